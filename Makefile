@@ -1,0 +1,55 @@
+# Three commands for a newcomer: make setup, make demo, make test. `make check` is what CI runs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The window build of OpenCV on request: make setup OPENCV=desktop
+OPENCV ?= server
+DEMO_CLIP := tests/data/pets09_excerpt.mp4
+STAMP := $(VENV)/.installed-$(OPENCV)
+
+.PHONY: setup demo test check bench lock clean
+
+setup: $(STAMP)
+
+# Exactly what requirements.lock pins, by uv when it can be had, by pip when not.
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	@rm -f $(VENV)/.installed-*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true
+	$(call install,-r requirements.lock)
+ifeq ($(OPENCV),desktop)
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
+	$(call install,opencv-python)
+endif
+	@touch $@
+
+install = if test -x $(BIN)/uv; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
+
+demo: setup
+	@mkdir -p out
+	$(BIN)/python run_pipeline.py $(DEMO_CLIP) --out out/demo.mp4 --jsonl out/demo.jsonl
+	@echo
+	@echo "The overlay video is $(CURDIR)/out/demo.mp4"
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+bench: setup
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Pins for every Python from 3.11; names no package index.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra dev \
+		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf out $(VENV)

@@ -1,0 +1,105 @@
+"""What a model expects and what it finds: size, normalisation, stride, class names. Knows no torch and no network.
+
+`SPECS` holds the models this package can build; `DEFAULT_MODEL` is the one that ships with weights.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+RESIZE_MODES = ("stretch", "letterbox")
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+
+COCO_CLASSES: tuple[str, ...] = tuple(
+    """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|parking meter|
+    bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|handbag|tie|suitcase|frisbee|skis|
+    snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard|tennis racket|bottle|wine glass|cup|
+    fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|
+    potted plant|bed|dining table|toilet|tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|
+    refrigerator|book|clock|vase|scissors|teddy bear|hair drier|toothbrush""".replace("\n    ", "").split("|")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The facts about a model that its callers need.
+
+    name                 a name `models.create_model` takes
+    input_height, _width pixels of the image the network sees; multiples of `size_multiple`
+    stride               input pixels per output cell
+    mean_rgb, std_rgb    normalisation `(x - mean) / std` of RGB values 0 to 255
+    resize               how a frame becomes the input: "stretch" (to width × height) or "letterbox" (aspect kept)
+    class_names          one per heat map channel
+    size_multiple        what input height and width must be divisible by
+    weights_file         the checkpoint with these facts, or None where nothing ships
+
+    Raises ValueError where a value is not allowed.
+    """
+
+    name: str
+    input_height: int
+    input_width: int
+    stride: int
+    mean_rgb: tuple[float, float, float]
+    std_rgb: tuple[float, float, float]
+    resize: str
+    class_names: tuple[str, ...]
+    size_multiple: int = 32
+    weights_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.input_height, self.input_width
+        if self.stride < 1 or self.size_multiple < 1:
+            raise ValueError(f"stride {self.stride}, size_multiple {self.size_multiple}: give 1 or more")
+        if height < 1 or width < 1 or height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(f"input {width}×{height}: both sides must be multiples of {self.size_multiple}")
+        if len(self.mean_rgb) != 3 or len(self.std_rgb) != 3 or not all(std > 0 for std in self.std_rgb):
+            raise ValueError(f"mean {self.mean_rgb}, std {self.std_rgb}: give three numbers each, std above 0")
+        if self.resize not in RESIZE_MODES:
+            raise ValueError(f"resize '{self.resize}': allowed are {' and '.join(RESIZE_MODES)}")
+        if not self.class_names or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names must be at least one name, each only once")
+
+    def with_classes(self, num_classes: int) -> Self:
+        """The spec for another number of classes, named class_0, class_1, … until a checkpoint names them."""
+        if num_classes == len(self.class_names):
+            return self
+        return replace(self, class_names=tuple(f"class_{i}" for i in range(num_classes)), weights_file=None)
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads; where the weights lie is left out."""
+        facts = asdict(self)
+        del facts["weights_file"]
+        return json.dumps(facts, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, weights_file: Path | None = None) -> Self:
+        """Raises ValueError with one line where `text` is not a spec; entries it does not know are passed over."""
+        try:
+            spec = msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError as error:
+            raise ValueError(str(error)) from None
+        return replace(spec, weights_file=weights_file)
+
+
+DEFAULT_MODEL = "mobilenetv3"
+
+SPECS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="mobilenetv3",
+            input_height=512,
+            input_width=512,
+            stride=4,
+            mean_rgb=(0.0, 0.0, 0.0),
+            std_rgb=(1.0, 1.0, 1.0),
+            resize="stretch",
+            class_names=COCO_CLASSES,
+            weights_file=WEIGHTS_DIR / "mobilenetv3_coco.safetensors",
+        ),
+    )
+}

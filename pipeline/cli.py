@@ -1,0 +1,127 @@
+"""The command line: each option is a short name for a key of the configuration. Imports nothing slow."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pipeline.config import load_settings, parse_assignment
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+
+DESCRIPTION = "Detect and track objects in a video file or a camera with CenterNet."
+
+EPILOG = """\
+sources:
+  street.mp4                   a video file
+  rtsp://user:password@host/1  a camera; http:// and https:// too
+  0 or /dev/video0             a USB camera
+  frames/ or 'frames/*.jpg'    images
+  lavfi:testsrc2               a test pattern
+
+exit codes:
+  0 done   2 wrong usage or configuration   3 the source failed   4 a stage or an output failed
+  130 stopped before the end of a file
+"""
+
+
+class Option(NamedTuple):
+    """A flag and the key that it sets; `{source}` in a key stands for the source's id. `kind` bool takes no value."""
+
+    flag: str
+    key: str
+    kind: type
+    help: str
+    value: Any = True
+
+
+OPTIONS = (
+    Option("--score", "infer.score_threshold", float, "report objects from this score on, 0 to 1"),
+    Option("--classes", "postprocess.classes", list, "only these classes, for example person,car"),
+    Option("--max-frames", "sources.{source}.max_frames", int, "stop after so many frames"),
+    Option("--out", "deliver.video", str, "write the overlay video to this .mp4, .mkv or .mov"),
+    Option("--jsonl", "deliver.jsonl", str, "write one JSON object a frame; - is standard output"),
+    Option("--mot", "deliver.mot", str, "write confirmed tracks in MOTChallenge format"),
+    Option("--show", "deliver.show", bool, "show the video in a window; q ends"),
+    Option("--no-overlay", "deliver.overlay", bool, "do not draw boxes into video and window", False),
+    Option("--realtime", "sources.{source}.realtime", bool, "play a file at its own speed, dropping what is late"),
+    Option("--rtsp-transport", "sources.{source}.rtsp_transport", str, "tcp or udp"),
+    Option("--model", "infer.model", str, "the network"),
+    Option("--weights", "infer.weights", str, "a checkpoint for it"),
+    Option("--device", "infer.device", str, "auto, cpu, cuda or cuda:N"),
+    Option("--placement", "run.placement", str, "processes, or threads for small machines and debuggers"),
+)
+
+
+class Command(NamedTuple):
+    """What the user asked for."""
+
+    settings: Settings
+    validate: bool
+    verbose: bool
+
+
+def parse(arguments: list[str]) -> Command:
+    """Raises UsageError for anything wrong but an unknown option or --help, which end the program as usual."""
+    given = _parser().parse_args(arguments)
+    assignments: list[tuple[str, Any]] = []
+    source_id = None
+    if given.source is not None:
+        source_id = source_name(given.source)
+        assignments.append(("sources", {source_id: {"uri": given.source}}))
+    for option in OPTIONS:
+        value = getattr(given, option.flag.strip("-").replace("-", "_"))
+        if value is not None:
+            assignments.append((_key(option, source_id), value))
+    assignments += [parse_assignment(text) for text in given.set]
+    settings = load_settings(given.config, assignments)
+    if len(settings.sources) != 1:
+        raise UsageError(f"give one source, got {len(settings.sources)}: run_pipeline.py SOURCE, or sources: in --config")
+    return Command(settings, given.validate, given.verbose)
+
+
+def _key(option: Option, source_id: str | None) -> str:
+    if "{source}" in option.key and source_id is None:
+        raise UsageError(f"{option.flag} goes with a SOURCE on the command line; in a --config it is {option.key}")
+    return option.key.format(source=source_id)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_pipeline.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="where frames come from, see below")
+    for option in OPTIONS:
+        if option.kind is bool:
+            parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)
+        else:
+            parser.add_argument(option.flag, type=_READ.get(option.kind), metavar=_METAVARS[option.kind], help=option.help)
+    parser.add_argument("--config", metavar="FILE", help="a YAML file, for example configs/default.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the configuration")
+    parser.add_argument("--validate", action="store_true", help="check configuration and source, run nothing")
+    parser.add_argument("--verbose", action="store_true", help="tracebacks with errors")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+_READ: dict[type, Any] = {float: float, int: int, list: _names, str: str}
+_METAVARS = {float: "X", int: "N", list: "A,B", str: "X"}
+
+
+def source_name(uri: str) -> str:
+    """A short id for a source: a file's stem, a host, a camera's number. Holds no credentials and no dots."""
+    if uri.startswith("lavfi:"):
+        name = uri.removeprefix("lavfi:").partition("=")[0]
+    elif "://" in uri:
+        parts = urlsplit(uri)
+        name = f"{parts.hostname or 'stream'}{parts.path}"
+    else:
+        name = Path(uri).stem or Path(uri).resolve().stem
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-") or "source"

@@ -1,0 +1,224 @@
+"""What the user sees on the terminal: status, a live table, and the summary. Writes to standard error only, so that
+standard output stays free for results. Knows the run's state, no process."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console as Terminal
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import redact
+from pipeline.messages import Quantiles, Report
+from pipeline.runstate import Page, RunState
+from pipeline.settings import Settings
+from pipeline.stage import CHAIN
+
+REFRESH_SECONDS = 0.25
+LINE_SECONDS = 5.0
+LINE_WIDTH = 120
+
+
+class Console:
+    """Shows a run while it lasts: a table that renews itself in a terminal, else a plain line now and then."""
+
+    def __init__(self, settings: Settings, verbose: bool) -> None:
+        self._settings = settings
+        self._verbose = verbose
+        self._terminal = Terminal(stderr=True, highlight=False)
+        if not self._terminal.is_terminal:
+            self._terminal.width = LINE_WIDTH
+        self._live: Live | None = None
+        self._next = 0.0
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Self:
+        if self._terminal.is_terminal:
+            self._live = Live(console=self._terminal, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, state: RunState) -> None:
+        """Called often; draws when it is time to."""
+        self._tell_warnings(state)
+        if not self._live:
+            self._tell_lines(state)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + REFRESH_SECONDS
+            self._live.update(live_view(state), refresh=True)
+
+    def _tell_warnings(self, state: RunState) -> None:
+        for warning in state.warnings:
+            self._tell_once(f"warning: {warning}")
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._terminal.print(Text(redact(text)), soft_wrap=True)
+
+    def _tell_lines(self, state: RunState) -> None:
+        if state.started_at is None:
+            for stage in CHAIN:
+                if state.statuses[stage] not in ("starting", "ready"):
+                    self._tell_once(f"{stage}: {state.statuses[stage]}")
+            return
+        self._tell_once(f"ready after {state.started_at - state.launched_at:.1f} s: {model_line(state)}")
+        self._next = self._next or time.monotonic() + 1.0
+        if time.monotonic() >= self._next and "deliver" in state.reports:
+            self._next = time.monotonic() + LINE_SECONDS
+            self._terminal.print(Text(plain_line(state)), soft_wrap=True)
+
+    def summarise(self, state: RunState) -> None:
+        """The last word: how fast, how late, where the time went, what became of each frame, what went wrong."""
+        self._tell_warnings(state)
+        if state.started_at is not None and state.ended_at is not None and "deliver" in state.reports:
+            for part in summary(state, self._settings):
+                self._terminal.print(part, soft_wrap=isinstance(part, Text))
+        for problem in state.problems:
+            self._terminal.print(Text(f"error: {redact(str(problem))}"), soft_wrap=True)
+            if self._verbose:
+                for note in getattr(problem, "__notes__", []):
+                    self._terminal.print(Text(redact(note)), soft_wrap=True)
+        if state.interrupted:
+            self._terminal.print("stopped on request")
+
+
+def model_line(state: RunState) -> str:
+    """The network and where it runs."""
+    model = state.model
+    if model is None:
+        return "no network yet"
+    each = f"{model.workers} × {model.threads} threads" if model.device == "cpu" else f"{model.workers} worker"
+    size = f"{model.input_width}x{model.input_height}"
+    return f"{model.name} ({model.weights}) {size} on {model.device}, {model.precision}, {each}"
+
+
+def plain_line(state: RunState) -> str:
+    """One line on how it goes: `clip 120/795  27.9 frames/s  latency p50 41 p95 60 ms  dropped 0  1:02 left`."""
+    words = []
+    for source_id, page in state.ledger().items():
+        words.append(f"{source_id} {_progress(state, source_id, page)}")
+        words.append(f"dropped {sum(page.dropped.values())}")
+        if page.failed:
+            words.append(f"without result {page.failed}")
+    report = state.reports["deliver"]
+    latency = report.recent_latency
+    words.insert(1, f"{report.frames_per_second:.1f} frames/s")
+    words.insert(2, f"latency p50 {latency.p50_ms:.0f} p95 {latency.p95_ms:.0f} ms")
+    return "  ".join(words + [f"{left} left" for left in [_time_left(state)] if left])
+
+
+def _progress(state: RunState, source_id: str, page: Page) -> str:
+    done = page.captured - page.in_flight
+    stream = state.streams.get(source_id)
+    return f"{done}/{stream.frame_count}" if stream and stream.frame_count else f"{done}"
+
+
+def _fraction_done(state: RunState) -> float | None:
+    """Over all sources; None while one of them does not tell its length."""
+    counts = [stream.frame_count for stream in state.streams.values()]
+    if not counts or not all(counts):
+        return None
+    done = sum(page.captured - page.in_flight for page in state.ledger().values())
+    return min(1.0, done / sum(filter(None, counts)))
+
+
+def _time_left(state: RunState) -> str | None:
+    done = _fraction_done(state)
+    if not done or state.started_at is None:
+        return None
+    seconds = round((time.monotonic() - state.started_at) * (1 - done) / done)
+    return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+def live_view(state: RunState) -> RenderableType:
+    """The table that a terminal shows while the run lasts."""
+    parts: list[RenderableType] = [Text(model_line(state), style="dim"), _stage_table(state)]
+    if "deliver" in state.reports and state.started_at is not None:
+        parts.append(Text(plain_line(state)))
+    done = _fraction_done(state)
+    if done is not None:
+        parts.append(ProgressBar(total=1.0, completed=done, width=60))
+    return Group(*parts)
+
+
+def _stage_table(state: RunState) -> Table:
+    table = Table("stage", "status", box=None, header_style="bold", pad_edge=False)
+    for title in ("frames/s", "ms p50", "p95", "queue", "dropped"):
+        table.add_column(title, justify="right")
+    for stage in CHAIN:
+        report = state.reports.get(stage)
+        table.add_row(stage, state.statuses[stage], *(_live_cells(report) if report else ()))
+    return table
+
+
+def _live_cells(report: Report) -> list[str]:
+    recent = report.recent_working
+    dropped = sum(sum(counts.dropped.values()) for counts in report.sources.values())
+    return [
+        f"{report.frames_per_second:.1f}",
+        f"{recent.p50_ms:.1f}",
+        f"{recent.p95_ms:.1f}",
+        str(report.queue_depth),
+        str(dropped),
+    ]
+
+
+def summary(state: RunState, settings: Settings) -> list[RenderableType]:
+    """Throughput, latency, where the time went, and the ledger."""
+    assert state.started_at is not None and state.ended_at is not None
+    pages = state.ledger()
+    frames = sum(page.delivered + page.failed for page in pages.values())
+    seconds = state.ended_at - state.started_at
+    rate = f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
+    head = Text(f"{rate}, ready after {state.started_at - state.launched_at:.1f} s", style="bold")
+    lines: list[RenderableType] = [head, Text(model_line(state))]
+    lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
+    lines.append(_time_table(state))
+    lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]
+    outputs = settings.deliver
+    lines += [Text(f"wrote {path}") for path in (outputs.video, outputs.jsonl, outputs.mot) if path and path != "-"]
+    return lines
+
+
+def _spread(q: Quantiles) -> str:
+    return f"p50 {q.p50_ms:.1f}  p95 {q.p95_ms:.1f}  p99 {q.p99_ms:.1f}  max {q.max_ms:.1f} ms"
+
+
+def _time_table(state: RunState) -> Table:
+    """Waiting and working of all stages add up to the latency."""
+    table = Table("ms a frame", box=None, header_style="bold", pad_edge=False)
+    for title in ("waiting p50", "p95", "working p50", "p95", "p99", "CPU"):
+        table.add_column(title, justify="right")
+    for stage in CHAIN:
+        report = state.reports.get(stage)
+        if report:
+            table.add_row(stage, *_time_cells(report))
+    return table
+
+
+def _time_cells(report: Report) -> list[str]:
+    waiting, working = report.waiting, report.working
+    cells = [waiting.p50_ms, waiting.p95_ms, working.p50_ms, working.p95_ms, working.p99_ms]
+    cpu = report.cpu_seconds
+    a_frame = "–" if cpu is None or not report.frames else f"{cpu * 1e3 / report.frames:.2f}"
+    return [f"{value:.2f}" for value in cells] + [a_frame]
+
+
+def _ledger_text(source_id: str, page: Page) -> Text:
+    dropped = sum(page.dropped.values())
+    text = Text(
+        f"{source_id}: {page.captured} captured = {page.delivered} delivered + {page.failed} without result "
+        f"+ {dropped} dropped + {page.in_flight} in flight"
+    )
+    for (stage, reason), frames in sorted(page.dropped.items()):
+        text.append(f"\n  {frames} dropped at {stage}: {reason}")
+    return text

@@ -1,0 +1,57 @@
+"""What is known about one frame when it is delivered: the input of the overlay and of every sink.
+
+Knows no stage, no sink and no pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.detections import NO_TRACK, Detections
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """One frame of one source, seen by all stages.
+
+    source_id          name of the source
+    seq                number of the frame in its source, from 0
+    pts_seconds        presentation time in the source's own clock
+    captured_unix      wall-clock time of capture, seconds since 1970 (UTC)
+    width, height      size of the source frame in pixels
+    failure            None: all went well. Otherwise why there is no result; "no result" is never "no objects"
+    latency_ms         capture to delivery
+    detections         all that the tracker saw, also below the score threshold; empty after a failure
+    score_threshold    from this score on a detection is an object
+    class_names        name of each class id
+    frames_per_second  measured rate of the source, None while unknown
+    """
+
+    source_id: str
+    seq: int
+    pts_seconds: float
+    captured_unix: float
+    width: int
+    height: int
+    failure: str | None
+    latency_ms: float
+    detections: Detections
+    score_threshold: float
+    class_names: tuple[str, ...]
+    frames_per_second: float | None
+
+    def objects(self) -> Detections:
+        """The detections that reach the score threshold, tracked or not."""
+        return self.detections.where(self._scores_high())
+
+    def tracked(self) -> Detections:
+        """The detections of confirmed tracks, whatever their score: a track does not flicker with its score."""
+        return self.detections.where(self.detections.track_ids != NO_TRACK)
+
+    def visible(self) -> Detections:
+        """What a person is shown: the objects and all that is tracked."""
+        return self.detections.where(self._scores_high() | (self.detections.track_ids != NO_TRACK))
+
+    def _scores_high(self) -> NDArray[np.bool_]:
+        return self.detections.scores >= np.float32(self.score_threshold)

@@ -1,0 +1,133 @@
+"""Every setting of a run, with its default, its range and what it means. `pipeline.config` reads them from files.
+
+Each struct is the configuration of one part; the part takes it as its only configuration. Unknown keys are refused.
+"""
+
+import os
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[int, Meta(ge=1)]
+VideoPath = Annotated[
+    str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
+]
+Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
+
+
+class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where frames come from."""
+
+    # A file, rtsp://…, http(s)://…, /dev/video0 or 0, an image folder or glob, lavfi:testsrc2
+    uri: str
+    # How an RTSP camera sends
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    # Give up when a network source or camera does not answer for so long
+    open_timeout_seconds: Seconds = 5.0
+    # A live source that sends nothing for so long is lost
+    read_timeout_seconds: Seconds = 5.0
+    # Pace a file by its own clock as if it were live, and drop what comes too late
+    realtime: bool = False
+    # Stop after so many frames
+    max_frames: Positive | None = None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The network and where it runs."""
+
+    model: str = "mobilenetv3"
+    # A checkpoint; None takes the weights that come with the model
+    weights: str | None = None
+    # auto takes CUDA when there is one
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    # Frames computed at the same time; None: one per core on a CPU, 1 on CUDA
+    workers: Positive | None = None
+    # CPU threads inside one network step, for each worker
+    threads: Positive = 1
+    # Objects below it are not reported
+    score_threshold: Fraction = 0.3
+
+
+class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """From heat maps to detections."""
+
+    # Only these class names; empty means all
+    classes: tuple[str, ...] = ()
+    # The best so many peaks of a frame
+    max_detections: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """ByteTrack (arXiv 2110.06864, algorithm 1)."""
+
+    # Detections from this score on take part in the first association
+    high_score: Fraction = 0.6
+    # Those between the two scores may only continue a track that was seen in the last frame
+    low_score: Fraction = 0.1
+    # An unmatched detection from this score on starts a track
+    new_score: Fraction = 0.7
+    # Least overlap (IoU, times score where so said) of a pair in the first association
+    first_iou: Fraction = 0.2
+    # in the second, of low scores
+    second_iou: Fraction = 0.5
+    # in the third, of tracks not confirmed yet
+    tentative_iou: Fraction = 0.3
+    fuse: float = 1.0
+    buf: float = 0.0
+    # Frames in a row in which an object must be found before its track gets an id
+    confirm_frames: Annotated[int, Meta(ge=1, le=100)] = 2
+    # A track not found for longer is given up
+    lost_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.0
+
+
+class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of the results. A path of None means "not wanted"."""
+
+    # Overlay video, H.264
+    video: VideoPath | None = None
+    # JSON lines, one object a frame; "-" is standard output
+    jsonl: str | None = None
+    # MOTChallenge text of the confirmed tracks
+    mot: str | None = None
+    # A window
+    show: bool = False
+    # Draw boxes into the video and the window
+    overlay: bool = True
+
+
+class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The queues between stages."""
+
+    # When full: block (nothing is lost) or latest (the oldest waiting frame is dropped). auto: latest for live sources
+    policy: Literal["auto", "block", "latest"] = "auto"
+    # Frames that may wait before each stage
+    capacity: Annotated[int, Meta(ge=1, le=64)] = 2
+
+
+class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the stages are run."""
+
+    # Each stage its own process, or all in this one
+    placement: Literal["processes", "threads"] = "processes"
+    # How long a stop waits for frames on their way
+    drain_seconds: Seconds = 5.0
+    # How long a stage may take to load and compile
+    start_seconds: Seconds = 120.0
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One run. `sources` is keyed by source id."""
+
+    sources: dict[str, SourceSettings] = {}
+    infer: InferSettings = field(default_factory=InferSettings)
+    postprocess: PostprocessSettings = field(default_factory=PostprocessSettings)
+    track: TrackerSettings = field(default_factory=TrackerSettings)
+    deliver: DeliverSettings = field(default_factory=DeliverSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    run: RunSettings = field(default_factory=RunSettings)

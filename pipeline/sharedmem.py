@@ -1,0 +1,105 @@
+"""Pixels and heat maps at rest: pools of equal slots in anonymous shared memory.
+
+The memory has no name anywhere: processes inherit its file descriptor, and the kernel frees it with the last of them,
+however they end. Nothing can be left in /dev/shm, and Docker's 64 MB limit on it does not apply.
+
+A pool is sparse: a slot is as large as the largest frame allowed, but only pages that were written take memory, and
+free slots are reused last in, first out. Knows no socket: who holds which slot is told by the `Slot`s of a
+message, and the lessor's `Leases` hear of those given back.
+"""
+
+import math
+import mmap
+import os
+import tempfile
+import threading
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.messages import Slot
+
+ALIGNMENT_BYTES = 4096
+
+
+def aligned(size_bytes: int) -> int:
+    """`size_bytes` rounded up to whole pages, so that arrays in a slot start on their own."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+class PoolSpec(msgspec.Struct, frozen=True):
+    """All that another process needs to map a pool: an inherited file descriptor and the geometry."""
+
+    name: str
+    fd: int
+    slots: int
+    slot_bytes: int
+
+
+def create_pool(name: str, slots: int, slot_bytes: int) -> PoolSpec:
+    """Reserve (not yet take) memory for `slots` slots; the caller owns and closes the file descriptor."""
+    slot_bytes = aligned(slot_bytes)
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(f"centerstream-{name}")
+    else:  # macOS: a file without a name, which is as good
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, slots * slot_bytes)
+    return PoolSpec(name, fd, slots, slot_bytes)
+
+
+class Pool:
+    """A mapped pool: slots as flat uint8 arrays."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self.spec = spec
+        self._map = mmap.mmap(spec.fd, spec.slots * spec.slot_bytes)
+
+    def array(self, index: int, offset_bytes: int, dtype: str, shape: tuple[int, ...]) -> NDArray:
+        """A view, not a copy, of `shape` and `dtype` in slot `index`.
+
+        Raises ValueError for a slot or an extent outside the pool: a message must not reach beyond its own memory.
+        """
+        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        inside = 0 <= index < self.spec.slots and 0 <= offset_bytes and min(shape, default=0) >= 0
+        if not inside or offset_bytes + size_bytes > self.spec.slot_bytes:
+            raise ValueError(
+                f"pool {self.spec.name}: {dtype} {shape} at byte {offset_bytes} of slot {index} does not fit "
+                f"{self.spec.slots} slots of {self.spec.slot_bytes} bytes"
+            )
+        return np.ndarray(shape, dtype, self._map, index * self.spec.slot_bytes + offset_bytes)
+
+
+class Returns(Protocol):
+    """Where given-back slots arrive: one index each; None when none came in time."""
+
+    def receive(self, timeout_seconds: float) -> int | None: ...
+
+
+class Leases:
+    """The lessor's list of free slots. A slot leased is a frame allowed: this is the pipeline's back-pressure.
+
+    Several threads may lease.
+    """
+
+    def __init__(self, pool: str, slots: int, returns: Returns) -> None:
+        self._pool = pool
+        self._free = list(reversed(range(slots)))
+        self._returns = returns
+        self._lock = threading.Lock()
+
+    def lease(self, timeout_seconds: float) -> Slot | None:
+        """A free slot, waiting for one at most `timeout_seconds`; None when none came back in time."""
+        with self._lock:
+            while (index := self._returns.receive(0.0)) is not None:
+                self._free.append(index)
+            if not self._free and (index := self._returns.receive(timeout_seconds)) is not None:
+                self._free.append(index)
+            return Slot(self._pool, self._free.pop()) if self._free else None
+
+    def restore(self, slot: Slot) -> None:
+        """The lessor itself has no more use for `slot`."""
+        with self._lock:
+            self._free.append(slot.index)

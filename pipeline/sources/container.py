@@ -1,0 +1,120 @@
+"""Opens a container with FFmpeg and hands out its video packets, each stamped when it came. Errors become words."""
+
+import errno
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import av
+from av.container import InputContainer
+from av.frame import Frame
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from pipeline.errors import SourceError, redact
+from pipeline.settings import SourceSettings
+from pipeline.sources.address import Address
+
+Stamp = tuple[int, float]  # time.monotonic_ns(), time.time()
+
+
+def open_container(address: Address, settings: SourceSettings) -> tuple[InputContainer, VideoStream]:
+    """The container and its video stream, its decoder ready. Raises SourceError."""
+    start = time.monotonic()
+    try:
+        container = av.open(
+            address.url,
+            format={"camera": "v4l2", "pattern": "lavfi"}.get(address.kind),
+            options=_options(address, settings),
+            timeout=(settings.open_timeout_seconds, settings.read_timeout_seconds) if address.may_block else None,
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        # An interrupted open fails in many ways, as damaged data for one.
+        waited_in_vain = address.may_block and time.monotonic() - start >= settings.open_timeout_seconds
+        why = no_answer(settings) if waited_in_vain else _open_failure(error, address)
+        raise SourceError(f"{address.shown} {why}") from None
+    stream = container.streams.best("video")
+    if (
+        not isinstance(stream, VideoStream)
+        or stream.codec_context is None
+        or stream.disposition & av.stream.Disposition.attached_pic
+    ):
+        found = ", ".join(sorted({one.type for one in container.streams})) or "nothing"
+        container.close()
+        raise SourceError(f"{address.shown} has no video that can be decoded, only {found}")
+    # Frames on their way carry the stamp of their packet through reordering and decoder threads.
+    stream.codec_context.copy_opaque = True
+    return container, stream
+
+
+def has_time_stamps(container: InputContainer) -> bool:
+    """Motion JPEG over HTTP has none; FFmpeg makes some up as if it ran at 25 frames per second."""
+    return container.format.name != "mpjpeg"
+
+
+def duration_seconds(container: InputContainer) -> float | None:
+    return container.duration / av.time_base if container.duration else None
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Video packets with their `Stamp` as `opaque`. Raises FFmpegError where reading fails."""
+    for packet in container.demux(stream):
+        stamp: Stamp = (time.monotonic_ns(), time.time())
+        # An empty packet, as in AVI for a frame left out, would tell the decoder that the stream has ended.
+        if packet.size:
+            packet.opaque = stamp
+            yield packet
+
+
+def stamp_of(packet_or_frame: Packet | Frame) -> Stamp | None:
+    """The `Stamp` of a packet, or of the packet a frame was decoded from."""
+    return cast("Stamp | None", packet_or_frame.opaque)
+
+
+def read_failure(error: Exception, settings: SourceSettings) -> str:
+    """Why reading an open source ended."""
+    if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+        return f"no data for {settings.read_timeout_seconds:g} s"
+    return f"reading failed: {_reason(error)}"
+
+
+def no_answer(settings: SourceSettings) -> str:
+    return f"did not answer within {settings.open_timeout_seconds:g} s"
+
+
+def _options(address: Address, settings: SourceSettings) -> dict[str, str]:
+    if address.kind == "rtsp":
+        # The SDP names the codec: probing would only cost the first seconds.
+        return {"rtsp_transport": settings.rtsp_transport, "probesize": "32", "analyzeduration": "0"}
+    if address.kind == "http":
+        # Do not collect frames to guess their rate: a live stream would begin that much in the past.
+        return {"fpsprobesize": "0"}
+    return {}
+
+
+def _open_failure(error: Exception, address: Address) -> str:
+    match error:
+        case av.error.HTTPUnauthorizedError():
+            return "refuses the user or password: put user:password@ before the host in the URL"
+        case av.error.HTTPForbiddenError():
+            return "is forbidden to this user"
+        case av.error.HTTPNotFoundError():
+            return "does not exist: the server knows no such path"
+        case av.error.TimeoutError():
+            return "cannot be reached: the connection timed out"
+        case ConnectionRefusedError():
+            return "refuses the connection: check host and port, and that the server runs"
+        case PermissionError():
+            return "may not be read by this user"
+        case FileNotFoundError() if address.kind == "camera":
+            return "does not exist: is it plugged in?"
+        case av.error.InvalidDataError() if address.kind == "file":
+            return "is not a video that can be read: it is empty, cut off, or another kind of file"
+    if getattr(error, "errno", None) == errno.EBUSY:
+        return "is in use by another program"
+    return f"cannot be opened: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return redact(" ".join(str(text).split()))

@@ -1,0 +1,130 @@
+"""decode: opens the source, and puts each frame into a slot of shared memory, scaled to the network's input.
+
+Full-size pixels go along only when someone will look at them. Knows no network, only the size of its input.
+"""
+
+import time
+from collections.abc import Callable
+
+from pipeline.errors import SourceError
+from pipeline.frame import Frame, Message
+from pipeline.messages import EndOfStream, FrameHeader, Hop, ModelCard, Policy, Slot, StreamStart
+from pipeline.pixels import PixelConverter
+from pipeline.settings import QueueSettings, SourceSettings
+from pipeline.sources import CapturedFrame, Source, SourceInfo, open_source, parse_address
+from pipeline.stage import FRAMES, Kit, SourceStage
+
+LEASE_SECONDS = 0.1
+
+
+class Decode(SourceStage):
+    """The source's process."""
+
+    def __init__(self, kit: Kit) -> None:
+        super().__init__(kit)
+        ((self._source_id, self._settings),) = kit.settings.sources.items()
+        deliver = kit.settings.deliver
+        self._full_size = deliver.video is not None or deliver.show
+        self._source: Source | None = None
+        self._converter = PixelConverter()
+
+    def prepare(self) -> None:
+        # What a camera sent while the network loads would be old before it is looked at: it is opened last.
+        if parse_address(self._settings.uri).kind in ("file", "images"):
+            self._source = self._open()
+
+    def _open(self) -> Source:
+        self.kit.tell("opening the source")
+        return open_source(self._settings, self._source_id, self.kit.stopped)
+
+    def begin(self, model: ModelCard) -> None:
+        self._model = model
+        self._began_ns = time.monotonic_ns()
+
+    def run(self, emit: Callable[[Message], None]) -> None:
+        source = self._source = self._source or self._open()
+        start = stream_start(source.info, self._settings, self.kit.settings.queue)
+        emit(start)
+        seq = -1
+        for seq, captured in enumerate(source.frames(self.kit.stopped)):
+            self.kit.meter.captured(self._source_id)
+            frame = self._place(seq, captured, start.policy)
+            if frame:
+                emit(frame)
+        if source.decode_errors:
+            self.kit.meter.warn(f"{self._source_id}: {source.decode_errors} damaged packets were left out")
+        if source.skipped_packets:
+            self.kit.meter.warn(f"{self._source_id}: {source.skipped_packets} packets skipped, decoding was behind")
+        if source.failure:
+            self.problem = SourceError(source.failure)
+        emit(EndOfStream(self._source_id, seq + 1, source.failure))
+
+    def _place(self, seq: int, captured: CapturedFrame, policy: Policy) -> Frame | None:
+        """The frame in shared memory; None when there was no room for it and it was dropped."""
+        asked_ns = time.monotonic_ns()
+        slot = self._lease(policy)
+        if slot is None:
+            reason = "stopped" if self.kit.stopped() else "no free slot, the stages after are stuck"
+            self.kit.meter.dropped(self._source_id, seq, reason)
+            return None
+        frame = Frame(self._header(seq, captured, slot), self.kit.pools)
+        # Waiting for a slot is waiting, not work: it comes before the hop.
+        entered_ns = frame.header.captured_ns + time.monotonic_ns() - asked_ns
+        self._fill(frame, captured, slot)
+        frame.header.trace.append(Hop("decode", entered_ns, time.monotonic_ns()))
+        self.kit.meter.passed(frame.header)
+        return frame
+
+    def _lease(self, policy: Policy) -> Slot | None:
+        assert self.kit.leases is not None
+        slot = self.kit.leases.lease(0.0)
+        while slot is None and policy == "block" and not self.kit.stopped():
+            slot = self.kit.leases.lease(LEASE_SECONDS)
+        return slot
+
+    def _header(self, seq: int, captured: CapturedFrame, slot: Slot) -> FrameHeader:
+        return FrameHeader(
+            source_id=self._source_id,
+            seq=seq,
+            pts_seconds=captured.pts_seconds,
+            # A file's first frame was decoded to see whether it is a video at all, while the network was loading.
+            captured_ns=max(captured.captured_ns, self._began_ns),
+            captured_unix=captured.captured_unix,
+            width=captured.width,
+            height=captured.height,
+            leases=[slot],
+        )
+
+    def _fill(self, frame: Frame, captured: CapturedFrame, slot: Slot) -> None:
+        model, picture, turn = self._model, captured.video_frame, captured.rotation_degrees
+        input_hwc = frame.place("input_rgb", slot, "uint8", (model.input_height, model.input_width, 3))
+        self._converter.write_input(picture, turn, input_hwc, model.resize)
+        if self._full_size:
+            try:
+                image_hwc = frame.place("image_bgr", slot, "uint8", (captured.height, captured.width, 3))
+            except ValueError:
+                limit = self.kit.pools[FRAMES].spec.slot_bytes
+                size = f"{captured.width}x{captured.height}"
+                raise SourceError(f"{self._source_id}: a frame of {size} is larger than {limit} bytes") from None
+            self._converter.write_bgr(picture, turn, image_hwc)
+
+    def close(self) -> None:
+        if self._source:
+            self._source.close()
+
+
+def stream_start(info: SourceInfo, settings: SourceSettings, queue: QueueSettings) -> StreamStart:
+    """The source's first message; its policy is `latest` for what is live, unless the settings say otherwise."""
+    usual: Policy = "latest" if info.is_live else "block"
+    count = info.frame_count
+    if count is not None and settings.max_frames is not None:
+        count = min(count, settings.max_frames)
+    return StreamStart(
+        source_id=info.source_id,
+        is_live=info.is_live,
+        policy=usual if queue.policy == "auto" else queue.policy,
+        width=info.width,
+        height=info.height,
+        frames_per_second=info.frames_per_second,
+        frame_count=count or settings.max_frames,
+    )

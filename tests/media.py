@@ -1,0 +1,102 @@
+"""Makes the odd videos of the tests with PyAV (any codec, size, format, time stamps, rotation), and damages them."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+IDENTITY = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+TURNS_CLOCKWISE = {
+    90: (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000),
+    180: (-0x10000, 0, 0, 0, -0x10000, 0, 0, 0, 0x40000000),
+    270: (0, -0x10000, 0, 0x10000, 0, 0, 0, 0, 0x40000000),
+}
+
+
+def noise(count: int, width: int, height: int) -> list[NDArray[np.uint8]]:
+    """Pictures that do not compress, so that a cut or a damaged byte is felt."""
+    return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8))
+
+
+def grey_steps(count: int, width: int, height: int, step: int = 10) -> list[NDArray[np.uint8]]:
+    """Picture i is all of the grey level `i * step`, which tells it from the others."""
+    return [np.full((height, width, 3), i * step, np.uint8) for i in range(count)]
+
+
+def red_corner(width: int, height: int) -> NDArray[np.uint8]:
+    """White with a red top left quarter, which shows how it was turned."""
+    picture = np.full((height, width, 3), 255, np.uint8)
+    picture[: height // 2, : width // 2] = (255, 0, 0)
+    return picture
+
+
+def write_video(
+    path: Path,
+    pictures_rgb: Sequence[NDArray[np.uint8]],
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    pts: Sequence[int] | None = None,
+    time_base: Fraction = Fraction(1, 10),
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    container_format: str | None = None,
+) -> Path:
+    """`pictures_rgb` (H, W, 3), one each `time_base` unless `pts` says when."""
+    height, width = pictures_rgb[0].shape[:2]
+    with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=1 / time_base, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.time_base = time_base
+        for moment, picture in zip(pts or range(len(pictures_rgb)), pictures_rgb, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
+            frame.pts, frame.time_base = moment, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """A second of silence, and no video."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_picture(path: Path, picture_rgb: NDArray[np.uint8]) -> Path:
+    """A PNG or JPEG, as the suffix says."""
+    codec, pixel_format = ("png", "rgb24") if path.suffix == ".png" else ("mjpeg", "yuvj420p")
+    return write_video(path, [picture_rgb], codec, pixel_format, container_format="image2pipe")
+
+
+def turn(path: Path, degrees_clockwise: int) -> Path:
+    """Write the display matrix of an MP4's track header so that players turn the picture (ISO 14496-12, 8.3.2)."""
+    data = path.read_bytes()
+    before = b"".join(value.to_bytes(4, "big", signed=True) for value in IDENTITY)
+    after = b"".join(value.to_bytes(4, "big", signed=True) for value in TURNS_CLOCKWISE[degrees_clockwise])
+    track_header = data.index(b"tkhd")
+    at = data.index(before, track_header)
+    path.write_bytes(data[:at] + after + data[at + len(after) :])
+    return path
+
+
+def cut(path: Path, fraction: float) -> Path:
+    """The first part of a file, as after a full disk or a broken download."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * fraction)])
+    return path
+
+
+def damage(path: Path, start: float, end: float) -> Path:
+    """Overwrite the bytes between two fractions of a file."""
+    data = bytearray(path.read_bytes())
+    first, last = int(len(data) * start), int(len(data) * end)
+    data[first:last] = bytes(last - first)
+    path.write_bytes(data)
+    return path

@@ -1,0 +1,119 @@
+"""Queues: `block` loses nothing, `latest` keeps the newest, and neither loses the start or the end of a stream."""
+
+import threading
+import time
+
+import pytest
+
+from pipeline.frame import Frame, from_parts, to_parts
+from pipeline.messages import EndOfStream, FrameHeader, StreamStart
+from pipeline.transport import Inbox, Transport
+
+
+@pytest.fixture
+def transport():
+    transport = Transport()
+    yield transport
+    transport.close()
+
+
+def frame(seq: int, source_id: str = "door") -> Frame:
+    return Frame(FrameHeader(source_id, seq, seq / 25, 0, 0.0, 640, 480), {})
+
+
+def start(policy: str, source_id: str = "door") -> StreamStart:
+    return StreamStart(source_id, policy == "latest", policy, 640, 480, 25.0, None)
+
+
+class Queue:
+    """A sender, an inbox, and the frames that the inbox dropped."""
+
+    def __init__(self, transport: Transport, capacity: int) -> None:
+        self.dropped: list[int] = []
+        receiver = transport.receiver("inproc://queue")
+        self.inbox = Inbox(
+            receiver, lambda parts: from_parts(parts, {}), capacity, lambda f: self.dropped.append(f.header.seq)
+        )
+        self._sender = transport.sender("inproc://queue")
+
+    def send(self, *messages) -> None:
+        for message in messages:
+            self._sender.send(to_parts(message))
+
+    def settle(self) -> None:
+        """Wait until the inbox's thread has nothing more to do."""
+        before = None
+        while (now := (self.inbox.depth, len(self.dropped))) != before:
+            before = now
+            time.sleep(0.1)
+
+    def take_all(self) -> list:
+        taken = []
+        while (message := self.inbox.take(0.3)) is not None:
+            taken.append(message.header.seq if isinstance(message, Frame) else type(message).__name__)
+        return taken
+
+
+@pytest.fixture(params=[1, 3])
+def queue(request, transport):
+    queue = Queue(transport, request.param)
+    yield queue
+    queue.inbox.close()
+
+
+def test_an_empty_queue_gives_none(queue) -> None:
+    assert queue.inbox.take(0.01) is None and queue.inbox.depth == 0
+
+
+def test_block_keeps_order_and_loses_nothing(queue) -> None:
+    queue.send(start("block"), *map(frame, range(50)), EndOfStream("door", 50))
+    queue.settle()
+    assert queue.inbox.depth <= 3 + 1
+    assert queue.take_all() == ["StreamStart", *range(50), "EndOfStream"]
+    assert queue.dropped == []
+
+
+def test_latest_drops_the_oldest_waiting_and_says_which(transport) -> None:
+    queue = Queue(transport, capacity=2)
+    queue.send(start("latest"), *map(frame, range(10)), EndOfStream("door", 10))
+    queue.settle()
+    assert queue.take_all() == ["StreamStart", 8, 9, "EndOfStream"]
+    assert queue.dropped == list(range(8))
+    queue.inbox.close()
+
+
+def test_a_live_source_does_not_push_out_a_file(transport) -> None:
+    queue = Queue(transport, capacity=1)
+    queue.send(start("latest", "camera"), start("block", "file"))
+    queue.send(frame(0, "file"), frame(0, "camera"), frame(1, "camera"), frame(2, "camera"))
+    queue.settle()
+    assert queue.dropped == [0, 1]
+    assert queue.take_all() == ["StreamStart", "StreamStart", 0, 2]
+    queue.inbox.close()
+
+
+def test_a_stalled_reader_wakes_to_the_newest_frame(transport) -> None:
+    queue = Queue(transport, capacity=1)
+    queue.send(start("latest"))
+    sender = threading.Thread(target=lambda: [(queue.send(frame(seq)), time.sleep(0.01)) for seq in range(40)])
+    sender.start()
+    sender.join()
+    queue.settle()
+    assert queue.take_all() == ["StreamStart", 39]
+    assert queue.dropped == list(range(39))
+    queue.inbox.close()
+
+
+def test_what_cannot_be_read_reaches_the_reader_as_an_error(transport) -> None:
+    queue = Queue(transport, capacity=1)
+    queue._sender.send([b"\xc1 not a message"])
+    with pytest.raises(ValueError):
+        queue.inbox.take(5.0)
+    queue.inbox.close()
+
+
+def test_closing_does_not_wait_for_a_reader_that_is_gone(transport) -> None:
+    queue = Queue(transport, capacity=1)
+    queue.send(start("block"), *map(frame, range(5)))
+    queue.settle()
+    queue.inbox.close()
