@@ -95,6 +95,8 @@ def _explain(text: str, tree: Tree) -> str:
     kind = _type_at(path)
     if missing := re.search(r"missing required field `(.+)`", what):
         return f"{key}.{missing[1]}: is required"
+    if not what.startswith(("Expected", "Invalid")):
+        return f"{key}: {what}"  # a rule between several keys, in the struct's own words
     return f"{key}: got {_value_at(tree, path)!r}, allowed is {_describe(kind)}"
 
 

@@ -1,24 +1,25 @@
 """From a decoded frame into memory the caller owns: full size as BGR, or once at network size as RGB.
 
-One path for every pixel format: swscale reads the decoder's planes and does colour, range and size in one
-pass. Knows no source, no shared memory and no model.
+One path for every pixel format: swscale reads the decoder's planes and minds colour matrix and range. Knows no source,
+no shared memory and no model.
 """
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.geometry import Resize, fit_input
 
-# AREA averages every source pixel under a target pixel, so that small objects do not flicker when a large
-# frame shrinks, and is bilinear when a small one grows. ACCURATE_RND is also the faster code path here.
-SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND
+# AREA averages every source pixel under a target pixel, so that small objects do not flicker when a large frame
+# shrinks, and is bilinear when a small one grows.
+SCALING = Interpolation.AREA
 COLOUR_ONLY = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+FAST_COLOUR = Interpolation.BILINEAR
 
-_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
+_UNTAGGED, _RGB = 2, 0  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RGB
 
 
 class PixelConverter:
@@ -26,7 +27,8 @@ class PixelConverter:
 
     def __init__(self) -> None:
         self._to_bgr = VideoReformatter()
-        self._to_input = VideoReformatter()
+        self._to_size = VideoReformatter()
+        self._to_rgb = VideoReformatter()
 
     def write_bgr(self, frame: VideoFrame, rotation_degrees: int, out_hwc: NDArray[np.uint8]) -> None:
         """Write the frame, turned clockwise by `rotation_degrees` (0, 90, 180, 270), to `out_hwc`.
@@ -44,7 +46,7 @@ class PixelConverter:
     ) -> None:
         """Write the frame, turned clockwise and scaled, as RGB to `out_hwc`, (h, w, 3) uint8 of any strides.
 
-        Letterbox bars are black, as in CenterNet (arXiv 1904.07850, section 5: warped with zero padding).
+        Letterbox bars are black.
         """
         input_height, input_width = out_hwc.shape[:2]
         source_width, source_height = turned(frame.width, frame.height, rotation_degrees)
@@ -52,7 +54,10 @@ class PixelConverter:
         if (box.width, box.height) != (input_width, input_height):
             out_hwc[:] = 0
         width, height = turned(box.width, box.height, rotation_degrees)
-        rgb = _convert(self._to_input, frame, width, height, "rgb24", SCALING)
+        # First the size, then the colour of the few pixels left: half the time of both in one pass, because swscale
+        # has fast code for each but not for the two together.
+        small = _convert(self._to_size, frame, width, height, "yuv420p", SCALING)
+        rgb = _convert(self._to_rgb, small, width, height, "rgb24", FAST_COLOUR)
         picture = out_hwc[box.top : box.top + box.height, box.left : box.left + box.width]
         picture[:] = _turn(_pixels(rgb), rotation_degrees)
 
@@ -69,11 +74,20 @@ def _turn(pixels_hwc: NDArray[np.uint8], rotation_degrees: int) -> NDArray[np.ui
 def _convert(
     scaler: VideoReformatter, frame: VideoFrame, width: int, height: int, pixel_format: str, flags: Interpolation
 ) -> VideoFrame:
-    matrix = _guessed_matrix(frame) if frame.colorspace == _UNTAGGED else None
+    matrix = _matrix(frame)
+    yuv_range = ColorRange.MPEG if pixel_format == "yuv420p" else None
     try:
         # One thread: the other cores belong to the other stages.
         return scaler.reformat(
-            frame, width, height, pixel_format, src_colorspace=matrix, interpolation=flags, threads=1
+            frame,
+            width,
+            height,
+            pixel_format,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            dst_color_range=yuv_range,
+            interpolation=flags,
+            threads=1,
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise SourceError(
@@ -81,8 +95,10 @@ def _convert(
         ) from None
 
 
-def _guessed_matrix(frame: VideoFrame) -> Colorspace:
-    """Untagged video is BT.709 in high definition and BT.601 below, as players assume."""
+def _matrix(frame: VideoFrame) -> Colorspace | None:
+    """Untagged video is BT.709 in high definition and BT.601 below, as players assume. None: what the frame says."""
+    if frame.colorspace not in (_UNTAGGED, _RGB):
+        return None
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from pipeline.errors import redact
+
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
 VideoPath = Annotated[
@@ -31,6 +33,9 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     realtime: bool = False
     # Stop after so many frames
     max_frames: Positive | None = None
+
+    def __repr__(self) -> str:
+        return f"SourceSettings(uri={redact(self.uri)!r}, …)"
 
 
 def usable_cores() -> int:
@@ -64,26 +69,26 @@ class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """ByteTrack (arXiv 2110.06864, algorithm 1)."""
+    """ByteTrack (arXiv 2110.06864). Raises ValueError where low_score > high_score."""
 
-    # Detections from this score on take part in the first association
-    high_score: Fraction = 0.6
-    # Those between the two scores may only continue a track that was seen in the last frame
+    # Detections from this score on are matched first, with all tracks
+    high_score: Fraction = 0.35
+    # Those from this score on are matched after them, with the tracks just seen; they continue a track, never start one
     low_score: Fraction = 0.1
-    # An unmatched detection from this score on starts a track
-    new_score: Fraction = 0.7
-    # Least overlap (IoU, times score where so said) of a pair in the first association
-    first_iou: Fraction = 0.2
-    # in the second, of low scores
+    # A detection that found no track starts one from this score on (and from high_score on)
+    new_score: Fraction = 0.5
+    # A first match must overlap more than this (intersection over union)
+    first_iou: Fraction = 0.1
+    # A match with a low score must overlap more than this
     second_iou: Fraction = 0.5
-    # in the third, of tracks not confirmed yet
-    tentative_iou: Fraction = 0.3
-    fuse: float = 1.0
-    buf: float = 0.0
-    # Frames in a row in which an object must be found before its track gets an id
+    # Frames in a row in which an object must be found before its track counts and gets an id
     confirm_frames: Annotated[int, Meta(ge=1, le=100)] = 2
-    # A track not found for longer is given up
+    # A track that has not been found for longer is given up
     lost_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.low_score > self.high_score:
+            raise ValueError(f"low_score {self.low_score} must not exceed high_score {self.high_score}")
 
 
 class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -61,12 +61,12 @@ class Supervisor:
                 self._hub: Hub = transport.hub(f"{endpoints}/control")
                 self._launch(endpoints, pools, context if threads else None)
                 self._watch()
+                self.state.ended_at = time.monotonic()
             finally:
                 self._end_all()
                 transport.close()
                 if not threads or not self._running():
                     context.term()
-        self.state.ended_at = time.monotonic()
         return self.state
 
     # -- starting

@@ -14,7 +14,7 @@ WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml"}
 ALLOWED = [
     ("pipeline.kernels", {"pipeline.kernels", "numba"}),
     ("pipeline.errors", set()),
-    ("pipeline.settings", set()),
+    ("pipeline.settings", {"pipeline.errors"}),
     ("pipeline.detections", set()),
     ("pipeline.geometry", set()),
     ("pipeline.messages", set()),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.detections import NO_TRACK, Detections
-from pipeline.tracker import ByteTracker, TrackerSettings
+from pipeline.settings import TrackerSettings
+from pipeline.tracker import ByteTracker
 
 PERSON, CAR = 0, 2
 FRAMES_PER_SECOND = 10.0
@@ -74,7 +75,7 @@ def test_only_a_good_score_starts_a_track(score: float, starts: bool) -> None:
     assert any(ids(followed, person(100, score)) != [NO_TRACK] for _ in range(4)) is starts
 
 
-@pytest.mark.parametrize(("score", "continues"), [(0.39, True), (0.11, True), (0.09, False)])
+@pytest.mark.parametrize(("score", "continues"), [(0.34, True), (0.11, True), (0.09, False)])
 def test_a_low_score_continues_a_track(score: float, continues: bool) -> None:
     followed = tracker()
     x = walking(followed)

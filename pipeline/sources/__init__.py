@@ -17,7 +17,7 @@ from pipeline.sources.base import CapturedFrame, Source, SourceInfo
 from pipeline.sources.images import ImageSource
 from pipeline.sources.video import VideoSource
 
-__all__ = ["CapturedFrame", "Source", "SourceInfo", "SourceSettings", "open_source"]
+__all__ = ["CapturedFrame", "Source", "SourceInfo", "SourceSettings", "open_source", "parse_address"]
 
 
 def open_source(settings: SourceSettings, source_id: str, stopped: Callable[[], bool] = lambda: False) -> Source:

@@ -86,9 +86,6 @@ def _options(address: Address, settings: SourceSettings) -> dict[str, str]:
     if address.kind == "rtsp":
         # The SDP names the codec: probing would only cost the first seconds.
         return {"rtsp_transport": settings.rtsp_transport, "probesize": "32", "analyzeduration": "0"}
-    if address.kind == "http":
-        # Do not collect frames to guess their rate: a live stream would begin that much in the past.
-        return {"fpsprobesize": "0"}
     return {}
 
 
@@ -110,8 +107,13 @@ def _open_failure(error: Exception, address: Address) -> str:
             return "does not exist: is it plugged in?"
         case av.error.InvalidDataError() if address.kind == "file":
             return "is not a video that can be read: it is empty, cut off, or another kind of file"
-    if getattr(error, "errno", None) == errno.EBUSY:
-        return "is in use by another program"
+        case av.error.InvalidDataError():
+            return "sends nothing that can be read as video"
+    match getattr(error, "errno", None):
+        case errno.EBUSY:
+            return "is in use by another program"
+        case errno.EIO if address.may_block:
+            return "cannot be reached: check the host name and the network"
     return f"cannot be opened: {_reason(error)}"
 
 

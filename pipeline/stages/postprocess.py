@@ -6,7 +6,7 @@ from pipeline.detections import Detections
 from pipeline.errors import UsageError
 from pipeline.frame import Frame
 from pipeline.geometry import fit_input
-from pipeline.kernels.boxes import decode_heads
+from pipeline.kernels.boxes import decode_heads, warm_up
 from pipeline.messages import ModelCard
 from pipeline.settings import PostprocessSettings
 from pipeline.stage import HEATMAPS, Kit, Stage
@@ -22,7 +22,7 @@ class Postprocess(Stage):
 
     def prepare(self) -> None:
         self.kit.tell("compiling the peak search")
-        pass
+        warm_up()
 
     def begin(self, model: ModelCard) -> None:
         self._model = model

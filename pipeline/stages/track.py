@@ -3,7 +3,7 @@
 from pipeline.frame import Frame
 from pipeline.messages import EndOfStream, StreamStart
 from pipeline.stage import Kit, Stage
-from pipeline.tracker import ByteTracker
+from pipeline.tracker import ByteTracker, warm_up
 
 USUAL_FRAMES_PER_SECOND = 25.0
 
@@ -19,7 +19,7 @@ class Track(Stage):
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")
-        pass
+        warm_up()
 
     def stream_started(self, start: StreamStart) -> None:
         rate = start.frames_per_second or USUAL_FRAMES_PER_SECOND

@@ -1,0 +1,211 @@
+"""How much does the pipeline waste? Its frames a second against the bound that its parts allow.
+
+The bound is cores ÷ the CPU-seconds that a frame costs in the parts, each measured alone, in one thread, on the same
+frames: decode and scale, network, peaks, tracker, and for the overlay video drawing and encoding. What a run takes
+beyond that goes to queues, processes, copies, and to cores that had nothing to do. Parts and runs are measured in turn,
+several rounds of both, because the machine may be shared.
+
+    python benchmarks/bench_pipeline.py [VIDEO] [--frames N] [--rounds N] [--workers N --threads N]
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import DATA, ROOT, finish, machine
+
+import models
+from pipeline.detections import Detections
+from pipeline.geometry import fit_input
+from pipeline.kernels.boxes import decode_heads
+from pipeline.overlay import Overlay
+from pipeline.pixels import PixelConverter
+from pipeline.results import FrameResult
+from pipeline.settings import DeliverSettings, InferSettings, QueueSettings, Settings, SourceSettings, usable_cores
+from pipeline.sinks.video import VideoSink
+from pipeline.sources import open_source
+from pipeline.supervisor import Supervisor
+from pipeline.tracker import ByteTracker
+
+NETWORK_FRAMES = 60
+
+
+def cpu_seconds(work: Callable[[], int]) -> float:
+    """CPU-seconds of the whole process for each of the frames that `work` says it did."""
+    started = time.process_time()
+    frames = work()
+    return (time.process_time() - started) / frames
+
+
+class Parts:
+    """The work of each stage without the stages, on the first frames of a video."""
+
+    def __init__(self, video: Path, frames: int) -> None:
+        self._source = SourceSettings(uri=str(video), max_frames=frames)
+        spec = models.SPECS[models.DEFAULT_MODEL]
+        self._spec = spec
+        self._model = models.create_model(spec.name)
+        models.load_checkpoint(self._model, spec.weights_file)
+        self._model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._inputs = list(self._decoded(full_size=False, keep=True))[:NETWORK_FRAMES]
+        self._heads = [self._network(input_hwc) for input_hwc in self._inputs]
+        self._detections = [self._peaks(heads) for heads in self._heads]
+        self._pictures = list(self._decoded(full_size=True, keep=True))[:NETWORK_FRAMES]
+
+    def _decoded(self, full_size: bool, keep: bool = False) -> Iterator[np.ndarray]:
+        converter = PixelConverter()
+        spec = self._spec
+        out = np.empty((spec.input_height, spec.input_width, 3), np.uint8)
+        with open_source(self._source, "bench") as source:
+            self.rate = source.info.frames_per_second or 25.0
+            self.height, self.width = source.info.height, source.info.width
+            image = np.empty((self.height, self.width, 3), np.uint8)
+            for frame in source.frames(lambda: False):
+                converter.write_input(frame.video_frame, frame.rotation_degrees, out)
+                if full_size:
+                    converter.write_bgr(frame.video_frame, frame.rotation_degrees, image)
+                wanted = image if full_size else out
+                yield wanted.copy() if keep else wanted
+
+    @torch.inference_mode()
+    def _network(self, input_hwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images_bchw = torch.from_numpy(input_hwc).permute(2, 0, 1).unsqueeze(0).float()
+        heads = self._model(images_bchw)
+        return heads["hm"][0].contiguous().numpy(), heads["wh"][0].contiguous().numpy()
+
+    def _peaks(self, heads: tuple[np.ndarray, np.ndarray]) -> Detections:
+        spec = self._spec
+        geometry = fit_input(self.width, self.height, spec.input_width, spec.input_height, "stretch")
+        class_ids = np.arange(len(spec.class_names), dtype=np.int32)
+        found = decode_heads(
+            *heads, None, class_ids, 0.1, 100, spec.stride, geometry.affine, self.width, self.height
+        )
+        return Detections.untracked(*found)
+
+    def decode(self, full_size: bool) -> int:
+        return sum(1 for _ in self._decoded(full_size))
+
+    def network(self) -> int:
+        for input_hwc in self._inputs:
+            with torch.inference_mode():
+                self._model(torch.from_numpy(input_hwc).permute(2, 0, 1).unsqueeze(0).float())
+        return len(self._inputs)
+
+    def peaks(self) -> int:
+        for heads in self._heads:
+            self._peaks(heads)
+        return len(self._heads)
+
+    def tracker(self) -> int:
+        tracker = ByteTracker(Settings().track, self.rate)
+        for detections in self._detections:
+            tracker.update(detections)
+        return len(self._detections)
+
+    def draw_and_encode(self) -> int:
+        overlay, tracker = Overlay(), ByteTracker(Settings().track, self.rate)
+        results = [self._result(seq, tracker.update(d)) for seq, d in enumerate(self._detections)]
+        with tempfile.TemporaryDirectory() as folder:
+            sink = VideoSink(f"{folder}/bench.mp4", self.rate)
+            for picture, result in zip(self._pictures, results, strict=True):
+                picture = picture.copy()
+                overlay.draw(picture, result)
+                sink.write(result, picture)
+            sink.close()
+        return len(results)
+
+    def _result(self, seq: int, detections: Detections) -> FrameResult:
+        names = self._spec.class_names
+        return FrameResult(
+            "bench", seq, seq / self.rate, 0.0, self.width, self.height, None, 0.0, detections, 0.3, names, None
+        )
+
+    def cost(self, overlay: bool) -> dict[str, float]:
+        """CPU milliseconds a frame of each part."""
+        parts: dict[str, Callable[[], int]] = {
+            "decode and scale": lambda: self.decode(overlay),
+            "network": self.network,
+            "peaks": self.peaks,
+            "tracker": self.tracker,
+        }
+        if overlay:
+            parts["draw and encode"] = self.draw_and_encode
+        return {name: cpu_seconds(part) * 1e3 for name, part in parts.items()}
+
+
+def whole(video: Path, frames: int, overlay: bool, infer: InferSettings, queue: QueueSettings) -> dict[str, Any]:
+    """Frames a second of a run, and the CPU milliseconds a frame of each stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            sources={"bench": SourceSettings(uri=str(video), max_frames=frames)},
+            infer=infer,
+            queue=queue,
+            deliver=DeliverSettings(jsonl=f"{folder}/o.jsonl", video=f"{folder}/o.mp4" if overlay else None),
+        )
+        state = Supervisor(settings, lambda state: None).run()
+    page = state.ledger()["bench"]
+    assert page.delivered == page.captured == frames and state.started_at and state.ended_at, state.problems
+    stages = {name: 1e3 * (report.cpu_seconds or 0.0) / frames for name, report in state.reports.items()}
+    return {"rate": frames / (state.ended_at - state.started_at), "cpu_ms": stages}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    usual = DATA / "pets09/vtest.avi"
+    parser.add_argument("video", nargs="?", type=Path, default=usual if usual.exists() else ROOT / "tests/data/pets09_excerpt.mp4")
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--capacity", type=int, default=QueueSettings().capacity)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    here, cores = machine("torch", "numba", "av"), usable_cores()
+    infer = InferSettings(workers=arguments.workers, threads=arguments.threads)
+    queue = QueueSettings(capacity=arguments.capacity)
+    print(here)
+    with open_source(SourceSettings(uri=str(arguments.video)), "bench") as source:
+        frames = min(arguments.frames, source.info.frame_count or arguments.frames)
+    parts = Parts(arguments.video, frames)
+    parts.cost(overlay=True)  # warm-up
+    results = {}
+    for name, overlay in (("JSON lines", False), ("JSON lines and overlay video", True)):
+        rounds = []
+        for _ in range(arguments.rounds):
+            before = parts.cost(overlay)
+            run = whole(arguments.video, frames, overlay, infer, queue)
+            after = parts.cost(overlay)
+            costs = {part: (before[part] + after[part]) / 2 for part in before}
+            bound = cores * 1e3 / sum(costs.values())
+            rounds.append({"rate": run["rate"], "bound": bound, "ratio": run["rate"] / bound, "parts": costs, "stages": run["cpu_ms"]})
+            show(name, rounds[-1])
+        median = sorted(rounds, key=lambda r: r["ratio"])[len(rounds) // 2]
+        results[name] = {**median, "ratios": [r["ratio"] for r in rounds]}
+        print(f"{name}: median {statistics.median(r['ratio'] for r in rounds):.3f} of the bound\n")
+    finish(rounded({"benchmark": "pipeline", "machine": here, "frames": frames, "results": results}))
+
+
+def show(name: str, round_: dict[str, Any]) -> None:
+    parts = ", ".join(f"{part} {ms:.2f}" for part, ms in round_["parts"].items())
+    stages = ", ".join(f"{stage} {ms:.2f}" for stage, ms in round_["stages"].items())
+    print(f"{name}: {round_['rate']:.2f} frames/s, bound {round_['bound']:.2f}, ratio {round_['ratio']:.3f}")
+    print(f"  CPU ms a frame, parts alone: {parts} (sum {sum(round_['parts'].values()):.2f})")
+    print(f"  CPU ms a frame, in the run:  {stages} (sum {sum(round_['stages'].values()):.2f})")
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

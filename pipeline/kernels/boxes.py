@@ -1,0 +1,85 @@
+"""From the peaks of a frame's heads to boxes in pixels of the source frame. Knows no model, no message.
+
+Two size heads exist. "Objects as Points" (arXiv 1904.07850, section 3) regresses width and height around the peak plus
+its sub-cell offset; the four-channel form regresses the distances to the left, top, right and bottom edge.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pipeline.kernels.peaks import Peaks, find_peaks
+
+WITHOUT_OFFSET = np.float32(0.5)  # a peak's best guess inside its cell, where no head tells
+
+
+def decode_heads(
+    heatmap_chw: NDArray[np.float32],
+    size_chw: NDArray[np.float32],
+    offset_chw: NDArray[np.float32] | None,
+    class_ids: NDArray[np.int32],
+    score_threshold: float,
+    k: int,
+    stride: float,
+    input_to_source: tuple[float, float, float, float],
+    width: int,
+    height: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Boxes (N, 4), scores (N,) and class ids (N,) of one frame's heads, best score first.
+
+    heatmap_chw      (C, H, W) logits
+    size_chw         (2, H, W) width and height, or (4, H, W) left, top, right and bottom distance, in cells
+    offset_chw       (2, H, W) x and y within the cell, or None
+    class_ids        the channels to search
+    stride           network input pixels to a cell
+    input_to_source  scale_x, scale_y, shift_x, shift_y: source = scale * input + shift
+    width, height    of the source frame, to which boxes are clipped
+    """
+    peaks = find_peaks(heatmap_chw, size_chw, offset_chw, class_ids, score_threshold, k)
+    boxes = to_source_pixels(boxes_in_cells(peaks), stride, input_to_source, width, height)
+    return boxes, peaks.scores, peaks.class_ids
+
+
+def boxes_in_cells(peaks: Peaks) -> NDArray[np.float32]:
+    """Left, top, right, bottom (N, 4) in heat-map cells."""
+    if peaks.sizes.shape[1] == 4:
+        return np.hstack([peaks.cells_xy - peaks.sizes[:, :2], peaks.cells_xy + peaks.sizes[:, 2:]])
+    within_cell = peaks.offsets if peaks.offsets.shape[1] else WITHOUT_OFFSET
+    centres, halves = peaks.cells_xy + within_cell, peaks.sizes / 2
+    return np.hstack([centres - halves, centres + halves])
+
+
+def to_source_pixels(
+    boxes_cells: NDArray[np.float32],
+    stride: float,
+    input_to_source: tuple[float, float, float, float],
+    width: int,
+    height: int,
+) -> NDArray[np.float32]:
+    """Boxes (N, 4) in cells to pixels of the source frame, clipped to it."""
+    scale_x, scale_y, shift_x, shift_y = input_to_source
+    scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32) * np.float32(stride)
+    shift = np.array([shift_x, shift_y, shift_x, shift_y], np.float32)
+    far_corner = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes_cells * scale + shift, np.float32(0), far_corner)
+
+
+@njit(nogil=True, cache=True)
+def iou(boxes_xyxy: NDArray[np.float64], others_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union (N, M) of boxes (N, 4) and (M, 4); 0 where they do not overlap or hold a NaN."""
+    overlaps = np.zeros((len(boxes_xyxy), len(others_xyxy)))
+    for i, a in enumerate(boxes_xyxy):
+        for j, b in enumerate(others_xyxy):
+            width = min(a[2], b[2]) - max(a[0], b[0])
+            height = min(a[3], b[3]) - max(a[1], b[1])
+            common = width * height
+            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+            if width > 0 and height > 0 and union > 0:  # a NaN may slip through min and max, but not through the union
+                overlaps[i, j] = common / union
+    return overlaps
+
+
+def warm_up() -> None:
+    """Compile, or load from disk, what `decode_heads` needs: seconds the first frame need not wait."""
+    heads = np.zeros((2, 3, 3), np.float32)
+    decode_heads(heads, heads, None, np.zeros(1, np.int32), 0.5, 1, 4, (1, 1, 0, 0), 12, 12)
