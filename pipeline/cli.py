@@ -76,7 +76,9 @@ def parse(arguments: list[str]) -> Command:
     assignments += [parse_assignment(text) for text in given.set]
     settings = load_settings(given.config, assignments)
     if len(settings.sources) != 1:
-        raise UsageError(f"give one source, got {len(settings.sources)}: run_pipeline.py SOURCE, or sources: in --config")
+        raise UsageError(
+            f"give one source, got {len(settings.sources)}: run_pipeline.py SOURCE, or sources: in --config"
+        )
     return Command(settings, given.validate, given.verbose)
 
 
@@ -99,9 +101,11 @@ def _parser() -> argparse.ArgumentParser:
         if option.kind is bool:
             parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)
         else:
-            parser.add_argument(option.flag, type=_READ.get(option.kind), metavar=_METAVARS[option.kind], help=option.help)
+            parser.add_argument(option.flag, type=_READ[option.kind], metavar=_METAVARS[option.kind], help=option.help)
     parser.add_argument("--config", metavar="FILE", help="a YAML file, for example configs/default.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the configuration")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the configuration"
+    )
     parser.add_argument("--validate", action="store_true", help="check configuration and source, run nothing")
     parser.add_argument("--verbose", action="store_true", help="tracebacks with errors")
     return parser

@@ -4,7 +4,7 @@ A stage reads `frame.array("heatmap")` and cannot tell whether that lies in shar
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.detections import Detections
 from pipeline.messages import ArrayRef, DataHeader, FrameHeader, Slot
 from pipeline.sharedmem import Pool, aligned
 
-Parts = list[bytes | memoryview]
+Parts = Sequence[bytes | memoryview]
 
 
 class Frame:

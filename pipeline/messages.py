@@ -79,7 +79,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
 
 
 class EndOfStream(msgspec.Struct, tag="end", frozen=True):
-    """No frame of this source follows. `captured` frames were taken; `failure` says why if the end was not a clean one."""
+    """No frame of this source follows. `captured` were taken; `failure` says why if the end was not a clean one."""
 
     source_id: str
     captured: int

@@ -58,6 +58,10 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
 
+    def most_workers(self) -> int:
+        """So many at the most, whatever the device turns out to be."""
+        return self.workers or usable_cores()
+
 
 class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """From heat maps to detections."""
@@ -112,7 +116,7 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # When full: block (nothing is lost) or latest (the oldest waiting frame is dropped). auto: latest for live sources
     policy: Literal["auto", "block", "latest"] = "auto"
     # Frames that may wait before each stage
-    capacity: Annotated[int, Meta(ge=1, le=64)] = 2
+    capacity: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -63,7 +63,7 @@ class Pool:
         Raises ValueError for a slot or an extent outside the pool: a message must not reach beyond its own memory.
         """
         size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        inside = 0 <= index < self.spec.slots and 0 <= offset_bytes and min(shape, default=0) >= 0
+        inside = 0 <= index < self.spec.slots and offset_bytes >= 0 and min(shape, default=0) >= 0
         if not inside or offset_bytes + size_bytes > self.spec.slot_bytes:
             raise ValueError(
                 f"pool {self.spec.name}: {dtype} {shape} at byte {offset_bytes} of slot {index} does not fit "
@@ -81,11 +81,13 @@ class Returns(Protocol):
 class Leases:
     """The lessor's list of free slots. A slot leased is a frame allowed: this is the pipeline's back-pressure.
 
-    Several threads may lease.
+    Several threads may lease. `limit` is how many slots may be out at the same time.
     """
 
     def __init__(self, pool: str, slots: int, returns: Returns) -> None:
+        self.limit = slots
         self._pool = pool
+        self._slots = slots
         self._free = list(reversed(range(slots)))
         self._returns = returns
         self._lock = threading.Lock()
@@ -95,9 +97,12 @@ class Leases:
         with self._lock:
             while (index := self._returns.receive(0.0)) is not None:
                 self._free.append(index)
-            if not self._free and (index := self._returns.receive(timeout_seconds)) is not None:
+            if not self._may_lease() and (index := self._returns.receive(timeout_seconds)) is not None:
                 self._free.append(index)
-            return Slot(self._pool, self._free.pop()) if self._free else None
+            return Slot(self._pool, self._free.pop()) if self._may_lease() else None
+
+    def _may_lease(self) -> bool:
+        return self._slots - len(self._free) < self.limit
 
     def restore(self, slot: Slot) -> None:
         """The lessor itself has no more use for `slot`."""

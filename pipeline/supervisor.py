@@ -18,7 +18,7 @@ from pipeline.errors import CenterStreamError, SourceError, StageError, UsageErr
 from pipeline.launch import Launched, ProcessWorker, ThreadWorker
 from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
 from pipeline.runstate import RunState
-from pipeline.settings import Settings, usable_cores
+from pipeline.settings import Settings
 from pipeline.sharedmem import PoolSpec, create_pool
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
 from pipeline.transport import POLL_SECONDS, Context, Hub, Transport
@@ -74,7 +74,7 @@ class Supervisor:
     def _pool_sizes(self) -> list[tuple[str, int, int]]:
         """Name, slots, bytes: so many that every queue can be full and every lane busy."""
         waiting = self._settings.queue.capacity + 1  # the inbox's thread holds one more in its hand
-        lanes = self._settings.infer.workers or usable_cores()
+        lanes = self._settings.infer.most_workers()
         frames = 1 + (len(CHAIN) - 1) * waiting + lanes + (len(CHAIN) - 2)
         return [
             (FRAMES, frames, LARGEST_FRAME_BYTES + LARGEST_INPUT_BYTES),

@@ -2,8 +2,8 @@
 
 `Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver, and does when full what
 the source's policy says: `block` reads no further (nothing is lost; slots run out upstream, and decode waits),
-`latest` drops the source's oldest waiting frame and tells who asked. A thread of its own keeps an inbox moving while
-its stage computes, so in `latest` a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
+`latest` drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox moving while its
+stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
 
 Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host.
 """
@@ -79,6 +79,16 @@ class Transport:
             self._context.term()
 
 
+def _receive(socket: zmq.Socket, timeout_seconds: float) -> Parts | None:
+    # Mostly there is a message, or time to wait for one: a try costs less than a poll each time.
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        if not timeout_seconds or not socket.poll(int(timeout_seconds * 1000)):
+            return None
+    return socket.recv_multipart()
+
+
 class Sender:
     """The near end of a hop; several threads may use it."""
 
@@ -89,12 +99,14 @@ class Sender:
     def send(self, parts: Parts, given_up: Callable[[], bool] = lambda: False) -> bool:
         """Whether the parts were sent: waits while nobody takes them, until `given_up()`."""
         with self._lock:
-            while not self._socket.poll(0, zmq.POLLOUT):
-                if given_up():
-                    return False
-                self._socket.poll(int(POLL_SECONDS * 1000), zmq.POLLOUT)
-            self._socket.send_multipart(parts)
-            return True
+            while True:
+                try:
+                    self._socket.send_multipart(parts, zmq.NOBLOCK)
+                    return True
+                except zmq.Again:
+                    if given_up():
+                        return False
+                    self._socket.poll(int(POLL_SECONDS * 1000), zmq.POLLOUT)
 
 
 class Receiver:
@@ -105,9 +117,7 @@ class Receiver:
 
     def receive(self, timeout_seconds: float) -> Parts | None:
         """The parts of the next message; None when none came in time."""
-        if not self._socket.poll(int(timeout_seconds * 1000)):
-            return None
-        return self._socket.recv_multipart()  # type: ignore[no-any-return]
+        return _receive(self._socket, timeout_seconds)
 
 
 class SlotReturner:
@@ -140,10 +150,8 @@ class Hub:
 
     def receive(self, timeout_seconds: float) -> tuple[str, bytes] | None:
         """Who spoke, and what."""
-        if not self._socket.poll(int(timeout_seconds * 1000)):
-            return None
-        name, body = self._socket.recv_multipart()[:2]
-        return name.decode(), body
+        parts = _receive(self._socket, timeout_seconds)
+        return (bytes(parts[0]).decode(), bytes(parts[1])) if parts else None
 
     def send(self, name: str, body: bytes) -> None:
         self._socket.send_multipart([name.encode(), body])
@@ -159,16 +167,16 @@ class Spoke:
         self._socket.send(body)
 
     def receive(self, timeout_seconds: float) -> bytes | None:
-        if not self._socket.poll(int(timeout_seconds * 1000)):
-            return None
-        return self._socket.recv()  # type: ignore[no-any-return]
+        parts = _receive(self._socket, timeout_seconds)
+        return bytes(parts[0]) if parts else None
 
 
 class Inbox:
-    """A bounded queue of messages, filled by a thread.
+    """A bounded queue of messages; `take` is for one thread at a time.
 
-    `dropped(frame)` is called, from that thread, for each frame that a newer one pushed out. Starts and ends of
-    streams are never dropped and do not count.
+    While all sources `block`, whoever takes reads the socket itself, up to `capacity` frames ahead. From the first live
+    source on, a thread reads it, so that frames are pushed out while nobody takes any. `dropped(frame)` is called for
+    each of those. Starts and ends of streams are never dropped and do not count.
     """
 
     def __init__(
@@ -184,31 +192,45 @@ class Inbox:
         self._waiting: deque[Message] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self.failure: Exception | None = None
-        self._thread = threading.Thread(target=self._fill, name="inbox", daemon=True)
-        self._thread.start()
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def depth(self) -> int:
         return len(self._waiting)
 
     def take(self, timeout_seconds: float) -> Message | None:
-        """The oldest waiting message; None when none came in time. Raises what broke the inbox, if anything did."""
+        """The oldest waiting message; None when none came in time. Raises ValueError for what is not a message."""
+        if self._thread is None:
+            message = self._take_directly(timeout_seconds)
+            if isinstance(message, StreamStart) and message.policy == "latest":
+                self._live.add(message.source_id)
+                self._thread = threading.Thread(target=self._fill, name="inbox", daemon=True)
+                self._thread.start()
+            return message
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self.failure, timeout_seconds)
+            self._changed.wait_for(lambda: self._waiting or self._failure, timeout_seconds)
             if not self._waiting:
-                if self.failure:
-                    raise self.failure
+                if self._failure:
+                    raise self._failure
                 return None
             message = self._waiting.popleft()
             self._changed.notify_all()
             return message
 
+    def _take_directly(self, timeout_seconds: float) -> Message | None:
+        while len(self._waiting) <= self._capacity and (parts := self._receiver.receive(0.0)) is not None:
+            self._waiting.append(self._read(parts))
+        if not self._waiting and (parts := self._receiver.receive(timeout_seconds)) is not None:
+            self._waiting.append(self._read(parts))
+        return self._waiting.popleft() if self._waiting else None
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _fill(self) -> None:
         try:
@@ -218,7 +240,7 @@ class Inbox:
                     self._admit(self._read(parts))
         except Exception as error:  # handed to the stage, which reports it
             with self._changed:
-                self.failure = error
+                self._failure = error
                 self._changed.notify_all()
 
     def _admit(self, message: Message) -> None:

@@ -28,7 +28,8 @@ from pipeline.sharedmem import Leases, Pool, PoolSpec
 from pipeline.stage import CHAIN, LENT_BY, Kit, SourceStage, Stage
 from pipeline.transport import POLL_SECONDS, Inbox, Spoke, Transport
 
-REPORT_SECONDS = 0.5
+REPORT_SECONDS = 1.0
+CONTROL_SECONDS = 0.2
 ORPHAN_SECONDS = 5.0
 
 
@@ -45,7 +46,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 def stage_class(name: str) -> type[Stage]:
     """The stage's class, imported only where it runs, so that only inference pays for torch."""
     module = importlib.import_module(f"pipeline.stages.{name}")
-    return getattr(module, name.capitalize())  # type: ignore[no-any-return]
+    kind: type[Stage] = getattr(module, name.capitalize())
+    return kind
 
 
 class Worker:
@@ -157,8 +159,8 @@ class Worker:
             )
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
         next_report = time.monotonic()
-        while self._lanes.running():
-            if self._listen(POLL_SECONDS) is not None:
+        while not self._lanes.ended(CONTROL_SECONDS):
+            if self._listen(0.0) is not None:
                 self._stopping.set()
             if self._wants_stop:
                 self._wants_stop = False
@@ -201,10 +203,12 @@ class Worker:
             ticket, message = taken
             if isinstance(message, Frame):
                 self._work(stage, message)
-            with self._lanes.turn(ticket):
-                if isinstance(message, EndOfStream):
-                    stage.stream_ended(message)
-                self._send(message)
+            self._lanes.hand_over(ticket, message, lambda done: self._pass_on(stage, done))
+
+    def _pass_on(self, stage: Stage, message: Message) -> None:
+        if isinstance(message, EndOfStream):
+            stage.stream_ended(message)
+        self._send(message)
 
     def _take(self, stage: Stage) -> tuple[int, Message] | None:
         """The next message with its place in the order; None when there is no more to come."""
@@ -231,19 +235,26 @@ class Worker:
 
 
 class Lanes:
-    """Threads that work side by side and speak in turn. The first exception ends all and is raised by `join`."""
+    """Threads that work side by side; what they made leaves in the order in which they took it.
+
+    The first exception ends all and is raised by `join`.
+    """
 
     def __init__(self) -> None:
         self.taking = threading.Lock()
         self.over = False
         self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._all_ended = threading.Event()
         self._tickets = itertools.count()
         self._ended: set[str] = set()
-        self._serving = 0
-        self._served = threading.Condition()
+        self._leaving = threading.Lock()
+        self._made: dict[int, Message] = {}
+        self._next = 0
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], None], count: int) -> None:
+        self._running = count
         for number in range(count):
             thread = threading.Thread(target=self._guard, args=(work,), name=f"lane-{number}", daemon=True)
             self._threads.append(thread)
@@ -253,13 +264,16 @@ class Lanes:
         try:
             work()
         except BaseException as error:
-            with self._served:
-                self._failure = self._failure or error
-                self.over = True
-                self._served.notify_all()
+            self._failure = self._failure or error
+            self.over = True
+        with self._leaving:
+            self._running -= 1
+            if not self._running:
+                self._all_ended.set()
 
-    def running(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
+    def ended(self, timeout_seconds: float) -> bool:
+        """Whether all lanes have come to their end, waiting for it at most so long."""
+        return self._all_ended.wait(timeout_seconds)
 
     def join(self) -> None:
         for thread in self._threads:
@@ -274,32 +288,13 @@ class Lanes:
         self._ended.add(source_id)
         self.over = self._ended >= all_sources
 
-    def turn(self, ticket: int) -> "_Turn":
-        return _Turn(self, ticket)
-
-    def _enter(self, ticket: int) -> None:
-        with self._served:
-            self._served.wait_for(lambda: self._serving == ticket or self._failure)
-            if self._failure:
-                raise StageError("another lane failed")
-
-    def _leave(self) -> None:
-        with self._served:
-            self._serving += 1
-            self._served.notify_all()
-
-
-class _Turn:
-    """`with lanes.turn(ticket):` waits until all earlier tickets have had theirs."""
-
-    def __init__(self, lanes: Lanes, ticket: int) -> None:
-        self._lanes, self._ticket = lanes, ticket
-
-    def __enter__(self) -> None:
-        self._lanes._enter(self._ticket)
-
-    def __exit__(self, *_: object) -> None:
-        self._lanes._leave()
+    def hand_over(self, ticket: int, message: Message, pass_on: Callable[[Message], None]) -> None:
+        """Pass on what is ready and next in order. A lane does not wait for a slower one: that one passes on both."""
+        with self._leaving:
+            self._made[ticket] = message
+            while self._next in self._made:
+                pass_on(self._made.pop(self._next))
+                self._next += 1
 
 
 def _watch_over(worker: Worker, run_folder: str) -> None:

@@ -1,5 +1,6 @@
 """However a run ends: nothing is left behind, what was written can be read, and every frame has a fate."""
 
+import os
 import random
 import signal
 import time
@@ -33,19 +34,13 @@ def test_a_killed_stage_ends_the_run_cleanly(stage: str, tmp_path) -> None:
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
     assert set(pids) == set(STAGES)
-    signal_pid(pids[stage], signal.SIGKILL)
+    os.kill(pids[stage], signal.SIGKILL)
     code, errors = finish(process)
     assert code == 4, errors
     assert f"stage {stage} was killed by SIGKILL" in errors and "Traceback" not in errors
     assert "in flight" in errors and " 0 in flight" in errors
     leftovers.assert_none(pids)
     assert_outputs_can_be_read(tmp_path)
-
-
-def signal_pid(pid: int, number: signal.Signals) -> None:
-    import os
-
-    os.kill(pid, number)
 
 
 def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
@@ -98,7 +93,7 @@ def test_ctrl_c_at_any_moment(seconds: float, tmp_path) -> None:
 def test_a_second_ctrl_c_does_not_wait(tmp_path) -> None:
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
-    signal_pid(pids["infer"], signal.SIGSTOP)  # nothing can drain
+    os.kill(pids["infer"], signal.SIGSTOP)  # nothing can drain
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert is_running(process.pid)

@@ -14,8 +14,8 @@ from pipeline.sharedmem import Pool, create_pool
 
 
 def header(**changes) -> FrameHeader:
-    facts = dict(source_id="door", seq=7, pts_seconds=0.28, captured_ns=123, captured_unix=1.5, width=640, height=480)
-    return FrameHeader(**(facts | changes))
+    facts = {"source_id": "door", "seq": 7, "pts_seconds": 0.28, "captured_ns": 123, "captured_unix": 1.5}
+    return FrameHeader(**(facts | {"width": 640, "height": 480} | changes))
 
 
 @pytest.fixture

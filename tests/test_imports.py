@@ -99,8 +99,8 @@ def test_only_inference_loads_torch(stage: str) -> None:
 
 
 def test_help_loads_nothing_slow() -> None:
-    code = "import sys; sys.argv = ['run_pipeline.py', '--help']; import runpy; runpy.run_path('run_pipeline.py', run_name='__main__')"
-    trace = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-X", "importtime", "run_pipeline.py", "--help"]
+    trace = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     loaded = {line.rpartition("|")[2].strip() for line in trace.stderr.splitlines()}
     assert trace.returncode == 0
     assert "pipeline.cli" in loaded

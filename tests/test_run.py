@@ -1,12 +1,11 @@
 """The command from end to end, on real video: what it writes, what it says, how it ends."""
 
 import json
-import subprocess
 
 import av
 import pytest
 
-from tests.harness import CLIP, Leftovers, json_lines, run, wait_until, start, finish
+from tests.harness import CLIP, Leftovers, json_lines, run
 
 FRAMES = 40
 

@@ -40,6 +40,11 @@ class Queue:
         for message in messages:
             self._sender.send(to_parts(message))
 
+    def open(self, *starts: StreamStart) -> None:
+        """A stage takes the start of a stream before anything of it can pile up."""
+        self.send(*starts)
+        assert [self.inbox.take(5.0) for _ in starts] == list(starts)
+
     def settle(self) -> None:
         """Wait until the inbox's thread has nothing more to do."""
         before = None
@@ -75,31 +80,32 @@ def test_block_keeps_order_and_loses_nothing(queue) -> None:
 
 def test_latest_drops_the_oldest_waiting_and_says_which(transport) -> None:
     queue = Queue(transport, capacity=2)
-    queue.send(start("latest"), *map(frame, range(10)), EndOfStream("door", 10))
+    queue.open(start("latest"))
+    queue.send(*map(frame, range(10)), EndOfStream("door", 10))
     queue.settle()
-    assert queue.take_all() == ["StreamStart", 8, 9, "EndOfStream"]
+    assert queue.take_all() == [8, 9, "EndOfStream"]
     assert queue.dropped == list(range(8))
     queue.inbox.close()
 
 
 def test_a_live_source_does_not_push_out_a_file(transport) -> None:
     queue = Queue(transport, capacity=1)
-    queue.send(start("latest", "camera"), start("block", "file"))
+    queue.open(start("latest", "camera"), start("block", "file"))
     queue.send(frame(0, "file"), frame(0, "camera"), frame(1, "camera"), frame(2, "camera"))
     queue.settle()
     assert queue.dropped == [0, 1]
-    assert queue.take_all() == ["StreamStart", "StreamStart", 0, 2]
+    assert queue.take_all() == [0, 2]
     queue.inbox.close()
 
 
 def test_a_stalled_reader_wakes_to_the_newest_frame(transport) -> None:
     queue = Queue(transport, capacity=1)
-    queue.send(start("latest"))
+    queue.open(start("latest"))
     sender = threading.Thread(target=lambda: [(queue.send(frame(seq)), time.sleep(0.01)) for seq in range(40)])
     sender.start()
     sender.join()
     queue.settle()
-    assert queue.take_all() == ["StreamStart", 39]
+    assert queue.take_all() == [39]
     assert queue.dropped == list(range(39))
     queue.inbox.close()
 

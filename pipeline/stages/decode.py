@@ -15,6 +15,9 @@ from pipeline.sources import CapturedFrame, Source, SourceInfo, open_source, par
 from pipeline.stage import FRAMES, Kit, SourceStage
 
 LEASE_SECONDS = 0.1
+# Where nothing is dropped, so many frames beside those in the network and before it keep every stage busy. More would
+# only wait longer, and push the network's data out of the cache.
+IN_HAND = 4
 
 
 class Decode(SourceStage):
@@ -44,6 +47,9 @@ class Decode(SourceStage):
     def run(self, emit: Callable[[Message], None]) -> None:
         source = self._source = self._source or self._open()
         start = stream_start(source.info, self._settings, self.kit.settings.queue)
+        assert self.kit.leases is not None
+        if start.policy == "block":
+            self.kit.leases.limit = self._model.workers + IN_HAND + self.kit.settings.queue.capacity
         emit(start)
         seq = -1
         for seq, captured in enumerate(source.frames(self.kit.stopped)):
@@ -83,13 +89,15 @@ class Decode(SourceStage):
         return slot
 
     def _header(self, seq: int, captured: CapturedFrame, slot: Slot) -> FrameHeader:
+        # A file's first frame was decoded to see whether it is a video at all, while the network was loading:
+        # its life in the pipeline begins with the others'.
+        early_ns = max(0, self._began_ns - captured.captured_ns)
         return FrameHeader(
             source_id=self._source_id,
             seq=seq,
             pts_seconds=captured.pts_seconds,
-            # A file's first frame was decoded to see whether it is a video at all, while the network was loading.
-            captured_ns=max(captured.captured_ns, self._began_ns),
-            captured_unix=captured.captured_unix,
+            captured_ns=captured.captured_ns + early_ns,
+            captured_unix=captured.captured_unix + early_ns / 1e9,
             width=captured.width,
             height=captured.height,
             leases=[slot],

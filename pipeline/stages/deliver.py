@@ -1,6 +1,7 @@
 """deliver: draws, and hands each frame to the outputs. An output that fails is closed; the others go on."""
 
 import time
+from contextlib import suppress
 
 from pipeline.detections import Detections
 from pipeline.errors import OutputError
@@ -87,10 +88,8 @@ class Deliver(Stage):
         self._sinks.remove(sink)
         self.problem = self.problem or error
         self.kit.meter.warn(f"{error}; the other outputs go on")
-        try:
+        with suppress(OutputError):  # the same trouble once more
             sink.close()
-        except OutputError:
-            pass  # the same trouble once more
 
     def stream_ended(self, end: EndOfStream) -> None:
         self.close()

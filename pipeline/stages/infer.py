@@ -4,6 +4,7 @@ Frames are independent, so on a CPU several are computed side by side, one threa
 would wait for each other at every layer. Results leave in the order of the frames.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -33,12 +34,16 @@ class Infer(Stage):
         self._model, self._spec, weights = load_model(self._settings)
         self._model.eval().requires_grad_(False)
         dtype = torch.float16 if self._half else torch.float32
-        self._model.to(self._device, dtype, memory_format=torch.channels_last)
+        self._model.to(self._device, dtype).to(memory_format=torch.channels_last)
+        self._dtype = dtype
         self._mean = torch.tensor(self._spec.mean_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
         self._std = torch.tensor(self._spec.std_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
+        self._normalises = bool((self._mean != 0).any() or (self._std != 1).any())
         torch.set_num_threads(self._settings.threads)
         self.kit.tell("warming up the network")
-        self._heads(torch.zeros(self._spec.input_height, self._spec.input_width, 3, dtype=torch.uint8))
+        nothing = torch.zeros(self._spec.input_height, self._spec.input_width, 3, dtype=torch.uint8)
+        with ThreadPoolExecutor(self.lanes) as lanes:  # buffers are kept for each thread that there will be
+            list(lanes.map(self._heads, [nothing] * self.lanes * 2))
         return ModelCard(
             name=self._spec.name,
             weights=weights,
@@ -56,8 +61,11 @@ class Infer(Stage):
     @torch.inference_mode()
     def _heads(self, input_hwc: torch.Tensor) -> dict[str, torch.Tensor]:
         """Raw heads (1, C, H/stride, W/stride) of one RGB uint8 input (H, W, 3)."""
-        images_bchw = input_hwc.permute(2, 0, 1).unsqueeze(0).to(self._device, self._mean.dtype)
-        return self._model((images_bchw - self._mean) / self._std)  # type: ignore[no-any-return]
+        images_bchw = input_hwc.permute(2, 0, 1).unsqueeze(0).to(self._device, self._dtype)
+        if self._normalises:
+            images_bchw = (images_bchw - self._mean) / self._std
+        heads: dict[str, torch.Tensor] = self._model(images_bchw)
+        return heads
 
     def process(self, frame: Frame) -> None:
         try:
