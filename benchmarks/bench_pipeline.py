@@ -229,9 +229,8 @@ def one_round(parts: Parts, cores: int, run: Callable[[], dict[str, Any]], overl
 def show(name: str, round_: dict[str, Any]) -> None:
     parts = ", ".join(f"{part} {ms:.2f}" for part, ms in round_["parts"].items())
     stages = ", ".join(f"{stage} {ms:.2f}" for stage, ms in round_["stages"].items())
-    print(
-        f"{name}: {round_['rate']:.2f} frames/s, bound {round_['bound']:.2f}, ratio {round_['ratio']:.3f}, strict {round_['strict_ratio']:.3f}"
-    )
+    ratios = f"ratio {round_['ratio']:.3f}, strict {round_['strict_ratio']:.3f}"
+    print(f"{name}: {round_['rate']:.2f} frames/s, bound {round_['bound']:.2f}, {ratios}", flush=True)
     print(f"  CPU ms a frame, parts alone: {parts} (sum {sum(round_['parts'].values()):.2f})")
     print(f"  CPU ms a frame, in the run:  {stages} (sum {sum(round_['stages'].values()):.2f})")
 
