@@ -53,8 +53,8 @@ class Parts:
     """The work of each stage without the stages, on the first frames of a video."""
 
     def __init__(self, video: Path, frames: int, infer: InferSettings) -> None:
-        self._workers = infer.most_workers()
-        torch.set_num_threads(infer.threads)
+        self._workers = infer.cpu_workers()
+        torch.set_num_threads(infer.cpu_threads())
         self._source = SourceSettings(uri=str(video), max_frames=frames)
         spec = models.SPECS[models.DEFAULT_MODEL]
         self._spec = spec
@@ -201,7 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=795)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--threads", type=int, default=InferSettings().threads)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--capacity", type=int, default=QueueSettings().capacity)
     return parser.parse_args()
 

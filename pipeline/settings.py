@@ -38,6 +38,9 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return f"SourceSettings(uri={redact(self.uri)!r}, …)"
 
 
+MOST_WORKERS = 8
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -51,16 +54,18 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     weights: str | None = None
     # auto takes CUDA when there is one
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
-    # Frames computed at the same time; None: one per core on a CPU, 1 on CUDA
+    # Frames computed side by side; None: one for each core on a CPU, 8 at the most; 1 on CUDA
     workers: Positive | None = None
-    # CPU threads inside one network step, for each worker
-    threads: Positive = 1
+    # CPU threads inside one network step, for each worker; None: the cores shared among the workers
+    threads: Positive | None = None
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
 
-    def most_workers(self) -> int:
-        """So many at the most, whatever the device turns out to be."""
-        return self.workers or usable_cores()
+    def cpu_workers(self) -> int:
+        return self.workers or min(usable_cores(), MOST_WORKERS)
+
+    def cpu_threads(self) -> int:
+        return self.threads or max(1, usable_cores() // self.cpu_workers())
 
 
 class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):

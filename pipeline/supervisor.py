@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline import errors, messages
+from pipeline import messages
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
 from pipeline.launch import Launched, ProcessWorker, ThreadWorker
 from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
@@ -74,7 +74,7 @@ class Supervisor:
     def _pool_sizes(self) -> list[tuple[str, int, int]]:
         """Name, slots, bytes: so many that every queue can be full and every lane busy."""
         waiting = self._settings.queue.capacity + 1  # the inbox's thread holds one more in its hand
-        lanes = self._settings.infer.most_workers()
+        lanes = self._settings.infer.cpu_workers()
         frames = 1 + (len(CHAIN) - 1) * waiting + lanes + (len(CHAIN) - 2)
         return [
             (FRAMES, frames, LARGEST_FRAME_BYTES + LARGEST_INPUT_BYTES),
@@ -209,7 +209,7 @@ class Supervisor:
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
     """The error that a worker told of, as it was raised there; its traceback is a note."""
     kinds = {kind.exit_code: kind for kind in (UsageError, SourceError, StageError)}
-    error = kinds.get(exit_code, errors.StageError)(message)
+    error = kinds.get(exit_code, StageError)(message)
     if detail:
         error.add_note(detail)
     return error
@@ -229,8 +229,9 @@ def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _run_folder() -> Iterator[str]:
-    """A folder for socket files that only this user can enter."""
-    folder = tempfile.mkdtemp(prefix="centerstream-")
+    """A folder for socket files that only this user can enter. A socket's path may have little more than 100 bytes."""
+    place = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="centerstream-", dir=place if len(os.fsencode(place)) < 60 else "/tmp")
     try:
         yield folder
     finally:

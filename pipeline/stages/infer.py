@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 import models
-from pipeline.errors import UsageError
+from pipeline.errors import StageError, UsageError
 from pipeline.frame import Frame
 from pipeline.messages import ModelCard
-from pipeline.settings import InferSettings, usable_cores
+from pipeline.settings import InferSettings
 from pipeline.stage import Kit, Stage
 
 LEASE_SECONDS = 0.1
@@ -27,7 +27,7 @@ class Infer(Stage):
         self._settings = kit.settings.infer
         self._device = choose_device(self._settings.device)
         self._half = self._device.type == "cuda"
-        self.lanes = self._settings.workers or (1 if self._half else usable_cores())
+        self.lanes = self._settings.workers or (1 if self._half else self._settings.cpu_workers())
 
     def prepare(self) -> ModelCard:
         self.kit.tell("loading the network")
@@ -39,7 +39,7 @@ class Infer(Stage):
         self._mean = torch.tensor(self._spec.mean_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
         self._std = torch.tensor(self._spec.std_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
         self._normalises = bool((self._mean != 0).any() or (self._std != 1).any())
-        torch.set_num_threads(self._settings.threads)
+        torch.set_num_threads(self._settings.cpu_threads())
         self.kit.tell("warming up the network")
         nothing = torch.zeros(self._spec.input_height, self._spec.input_width, 3, dtype=torch.uint8)
         with ThreadPoolExecutor(self.lanes) as lanes:  # buffers are kept for each thread that there will be
@@ -55,13 +55,14 @@ class Infer(Stage):
             device=str(self._device),
             precision="fp16" if self._half else "fp32",
             workers=self.lanes,
-            threads=self._settings.threads,
+            threads=self._settings.cpu_threads(),
         )
 
     @torch.inference_mode()
     def _heads(self, input_hwc: torch.Tensor) -> dict[str, torch.Tensor]:
         """Raw heads (1, C, H/stride, W/stride) of one RGB uint8 input (H, W, 3)."""
-        images_bchw = input_hwc.permute(2, 0, 1).unsqueeze(0).to(self._device, self._dtype)
+        # It crosses to a device as it is, one byte a value, and becomes numbers there.
+        images_bchw = input_hwc.to(self._device).permute(2, 0, 1).unsqueeze(0).to(self._dtype)
         if self._normalises:
             images_bchw = (images_bchw - self._mean) / self._std
         heads: dict[str, torch.Tensor] = self._model(images_bchw)
@@ -70,8 +71,9 @@ class Infer(Stage):
     def process(self, frame: Frame) -> None:
         try:
             heads = self._heads(torch.from_numpy(frame.array("input_rgb")))
-        except RuntimeError as error:  # out of memory, a broken device: this frame has no result, and says so
+        except (RuntimeError, ValueError) as error:  # out of memory, a broken device: no result, and the frame says so
             frame.header.failure = f"inference failed: {str(error).splitlines()[0]}"
+            self.problem = self.problem or StageError(frame.header.failure)
             self.kit.meter.warn(frame.header.failure)
         else:
             self._store(frame, heads)

@@ -1,0 +1,72 @@
+"""Odd videos through the whole command: every frame comes out, in the size that it had, into a video that plays."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.harness import json_lines, run
+from tests.media import grey_steps, turn, write_picture, write_video
+
+
+def tiny(folder: Path) -> Path:
+    return write_video(folder / "v.mkv", grey_steps(3, 1, 1), "ffv1", "gray")
+
+
+def odd(folder: Path) -> Path:
+    return write_video(folder / "v.mkv", grey_steps(3, 7, 5), "ffv1", "yuv420p10le")
+
+
+def alpha(folder: Path) -> Path:
+    return write_video(folder / "v.mkv", grey_steps(3, 33, 17), "ffv1", "yuva420p")
+
+
+def huge(folder: Path) -> Path:
+    return write_video(folder / "v.mkv", grey_steps(2, 7680, 4320), "mjpeg", "yuvj420p")
+
+
+def turned(folder: Path) -> Path:
+    return turn(write_video(folder / "v.mp4", grey_steps(3, 64, 48)), 90)
+
+
+def variable_rate(folder: Path) -> Path:
+    return write_video(folder / "v.mkv", grey_steps(3, 64, 48), pts=[0, 1, 30])
+
+
+def changing_size(folder: Path) -> Path:
+    (folder / "frames").mkdir()
+    for number, (width, height) in enumerate([(64, 48), (31, 77), (200, 10)]):
+        write_picture(folder / "frames" / f"{number}.png", grey_steps(1, width, height)[0])
+    return folder / "frames"
+
+
+# video → sizes of its frames, size of the overlay video (H.264 needs even sides; the first frame decides)
+ODD = {
+    tiny: ([(1, 1)] * 3, (2, 2)),
+    odd: ([(7, 5)] * 3, (8, 6)),
+    alpha: ([(33, 17)] * 3, (34, 18)),
+    huge: ([(7680, 4320)] * 2, (7680, 4320)),
+    turned: ([(48, 64)] * 3, (48, 64)),
+    variable_rate: ([(64, 48)] * 3, (64, 48)),
+    changing_size: ([(64, 48), (31, 77), (200, 10)], (64, 48)),
+}
+
+
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+def test_every_frame_comes_out(make, tmp_path) -> None:
+    sizes, video_size = ODD[make]
+    done = run(make(tmp_path), "--jsonl", tmp_path / "o.jsonl", "--out", tmp_path / "o.mp4")
+    assert done.returncode == 0, done.stderr
+    lines = json_lines(tmp_path / "o.jsonl")
+    assert [(line["width"], line["height"]) for line in lines] == sizes
+    with av.open(str(tmp_path / "o.mp4")) as video:
+        frames = list(video.decode(video=0))
+    assert [(frame.width, frame.height) for frame in frames] == [video_size] * len(sizes)
+    seconds = [line["pts_seconds"] for line in lines]
+    assert [frame.time - frames[0].time for frame in frames] == pytest.approx(seconds, abs=0.002)
+
+
+def test_a_frame_beyond_every_limit_is_one_clear_line(tmp_path) -> None:
+    path = write_video(tmp_path / "v.mkv", grey_steps(1, 16000, 16000), "ffv1", "gray")
+    done = run(path, "--out", tmp_path / "o.mp4")
+    assert done.returncode == 3 and "16000x16000" in done.stderr and "Traceback" not in done.stderr
