@@ -178,7 +178,8 @@ def main() -> None:
     with open_source(SourceSettings(uri=str(arguments.video)), "bench") as source:
         frames = min(arguments.frames, source.info.frame_count or arguments.frames)
     parts = Parts(arguments.video, frames, infer)
-    parts.cost(overlay=True)  # warm-up
+    parts.cost(overlay=True)  # warm-up of the parts, and of the whole
+    whole(arguments.video, min(frames, 100), True, infer, queue)
     results = {}
     for name, overlay in (("JSON lines", False), ("JSON lines and overlay video", True)):
         run = partial(whole, arguments.video, frames, overlay, infer, queue)

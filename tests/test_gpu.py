@@ -13,7 +13,9 @@ pytestmark = [
 
 def test_a_gpu_finds_what_the_cpu_finds(tmp_path) -> None:
     for device in ("cpu", "cuda"):
-        done = run(CLIP, "--max-frames", 20, "--device", device, "--score", 0.5, "--jsonl", tmp_path / f"{device}.jsonl")
+        done = run(
+            CLIP, "--max-frames", 20, "--device", device, "--score", 0.5, "--jsonl", tmp_path / f"{device}.jsonl"
+        )
         assert done.returncode == 0, done.stderr
     cpu, gpu = (json_lines(tmp_path / f"{device}.jsonl") for device in ("cpu", "cuda"))
     for on_cpu, on_gpu in zip(cpu, gpu, strict=True):
