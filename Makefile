@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The window build of OpenCV on request: make setup OPENCV=desktop
-OPENCV ?= server
+# The window build of OpenCV on request: make setup OPENCV=desktop. It stays until OPENCV=server asks for the other.
+OPENCV ?= $(if $(wildcard $(VENV)/.installed-desktop),desktop,server)
+DATA := $(or $(CENTERSTREAM_DATA),../shared/data)
 DEMO_CLIP := tests/data/pets09_excerpt.mp4
 STAMP := $(VENV)/.installed-$(OPENCV)
 
@@ -18,6 +19,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	@rm -f $(VENV)/.installed-*
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true
+	@# Never both builds of OpenCV: they overwrite each other.
+	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python 2>/dev/null
 	$(call install,-r requirements.lock)
 ifeq ($(OPENCV),desktop)
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
@@ -45,6 +48,8 @@ check: setup
 
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	if test -d $(DATA)/pets09; then $(BIN)/python benchmarks/accuracy_pets09.py; \
+	else echo "skipped accuracy_pets09.py: no pets09 in $(DATA), set CENTERSTREAM_DATA"; fi
 
 # Pins for every Python from 3.11; names no package index.
 lock:

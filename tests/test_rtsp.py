@@ -43,7 +43,7 @@ def accounts(errors: str) -> dict[str, int]:
 def test_a_camera_gives_the_same_boxes_as_the_file(rtsp_server, transport, from_file, tmp_path) -> None:
     # The server plays the clip once from its first frame and hangs up: a lost camera. Over UDP its goodbye may
     # overtake the last frames.
-    server = rtsp_server(file=CLIP)
+    server = rtsp_server(file=CLIP, speed=2)
     done = run(server.url, "--rtsp-transport", transport, "--jsonl", tmp_path / "r.jsonl")
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     ledger, camera = accounts(done.stderr), boxes_by_seq(tmp_path / "r.jsonl")

@@ -9,31 +9,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import media
 import numpy as np
 import pytest
 
 from pipeline.errors import SourceError
 from pipeline.pixels import PixelConverter
 from pipeline.sources import CapturedFrame, SourceSettings, open_source
+from tests import media
+from tests.reading import luma, never, read
 
 ROOT = Path(__file__).parents[1]
 SECRET = "pa55w0rd"
 Maker = Callable[[Path], str]
-
-
-def never() -> bool:
-    return False
-
-
-def read(uri: object, **settings: object) -> tuple[list[CapturedFrame], str | None]:
-    """All frames of a source and how it ended."""
-    with open_source(SourceSettings(uri=str(uri), **settings), "test") as source:  # type: ignore[arg-type]
-        return list(source.frames(never)), source.failure
-
-
-def luma(frame: CapturedFrame) -> bytes:
-    return bytes(frame.video_frame.planes[0])
 
 
 def written(name: str, content: bytes) -> Maker:

@@ -11,29 +11,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import media
 import pytest
 from conftest import StartServer
 
 from pipeline.errors import SourceError
-from pipeline.sources import CapturedFrame, SourceSettings, live, open_source
+from pipeline.sources import SourceSettings, live, open_source
+from tests import media
+from tests.reading import luma, never, read
 
 ROOT = Path(__file__).parents[1]
 SECRET = "pa55w0rd"
-
-
-def never() -> bool:
-    return False
-
-
-def read(uri: object, **settings: object) -> tuple[list[CapturedFrame], str | None]:
-    """All frames of a source and how it ended."""
-    with open_source(SourceSettings(uri=str(uri), **settings), "test") as source:  # type: ignore[arg-type]
-        return list(source.frames(never)), source.failure
-
-
-def luma(frame: CapturedFrame) -> bytes:
-    return bytes(frame.video_frame.planes[0])
 
 
 # ----------------------------------------------------------------------------------------------------------- RTSP

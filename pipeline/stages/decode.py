@@ -42,7 +42,7 @@ class Decode(SourceStage):
 
     def begin(self, model: ModelCard) -> None:
         self._model = model
-        self._began_ns = time.monotonic_ns()
+        self._began_ns = self._left_ns = time.monotonic_ns()
 
     def run(self, emit: Callable[[Message], None]) -> None:
         source = self._source = self._source or self._open()
@@ -62,7 +62,7 @@ class Decode(SourceStage):
         if source.skipped_packets:
             self.kit.meter.warn(f"{self._source_id}: {source.skipped_packets} packets skipped, decoding was behind")
         if source.failure:
-            self.problem = SourceError(source.failure)
+            self.problem = SourceError(f"{self._source_id}: {source.failure}")
         emit(EndOfStream(self._source_id, seq + 1, source.failure))
 
     def _place(self, seq: int, captured: CapturedFrame, policy: Policy) -> Frame | None:
@@ -74,10 +74,12 @@ class Decode(SourceStage):
             self.kit.meter.dropped(self._source_id, seq, reason)
             return None
         frame = Frame(self._header(seq, captured, slot), self.kit.pools)
-        # Waiting for a slot is waiting, not work: it comes before the hop.
-        entered_ns = frame.header.captured_ns + time.monotonic_ns() - asked_ns
+        # Waiting for a slot, or behind the frame before in the decoder's own queue, is waiting, not work: it comes
+        # before the hop.
+        entered_ns = max(frame.header.captured_ns, self._left_ns) + time.monotonic_ns() - asked_ns
         self._fill(frame, captured, slot)
-        frame.header.trace.append(Hop("decode", entered_ns, time.monotonic_ns()))
+        self._left_ns = time.monotonic_ns()
+        frame.header.trace.append(Hop("decode", entered_ns, self._left_ns))
         self.kit.meter.passed(frame.header)
         return frame
 
