@@ -52,11 +52,10 @@ class Supervisor:
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
-        with _signals(self._on_signal), _run_folder() as folder, _pools(self._pool_sizes()) as pools:
-            threads = self._settings.run.placement == "threads"
+        threads = self._settings.run.placement == "threads"
+        with _signals(self._on_signal), _endpoints(threads) as endpoints, _pools(self._pool_sizes()) as pools:
             context = Context()
             transport = Transport(context)
-            endpoints = "inproc://" + folder if threads else "ipc://" + folder
             try:
                 self._hub: Hub = transport.hub(f"{endpoints}/control")
                 self._launch(endpoints, pools, context if threads else None)
@@ -228,12 +227,16 @@ def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _run_folder() -> Iterator[str]:
-    """A folder for socket files that only this user can enter. A socket's path may have little more than 100 bytes."""
+def _endpoints(threads: bool) -> Iterator[str]:
+    """The prefix of all queues' names: for processes, socket files in a folder that only this user can enter."""
+    if threads:
+        yield "inproc://centerstream"
+        return
+    # A socket's path may have little more than 100 bytes.
     place = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="centerstream-", dir=place if len(os.fsencode(place)) < 60 else "/tmp")
     try:
-        yield folder
+        yield "ipc://" + folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
