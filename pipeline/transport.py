@@ -203,8 +203,7 @@ class Inbox:
         """The oldest waiting message; None when none came in time. Raises ValueError for what is not a message."""
         if self._thread is None:
             message = self._take_directly(timeout_seconds)
-            if isinstance(message, StreamStart) and message.policy == "latest":
-                self._live.add(message.source_id)
+            if self._live:
                 self._thread = threading.Thread(target=self._fill, name="inbox", daemon=True)
                 self._thread.start()
             return message
@@ -220,10 +219,17 @@ class Inbox:
 
     def _take_directly(self, timeout_seconds: float) -> Message | None:
         while len(self._waiting) <= self._capacity and (parts := self._receiver.receive(0.0)) is not None:
-            self._waiting.append(self._read(parts))
+            self._waiting.append(self._open(parts))
         if not self._waiting and (parts := self._receiver.receive(timeout_seconds)) is not None:
-            self._waiting.append(self._read(parts))
+            self._waiting.append(self._open(parts))
         return self._waiting.popleft() if self._waiting else None
+
+    def _open(self, parts: Parts) -> Message:
+        """The message in `parts`; whose frames may be pushed out is learned here, whoever reads."""
+        message = self._read(parts)
+        if isinstance(message, StreamStart) and message.policy == "latest":
+            self._live.add(message.source_id)
+        return message
 
     def close(self) -> None:
         with self._changed:
@@ -237,15 +243,13 @@ class Inbox:
             while not self._closed:
                 parts = self._receiver.receive(POLL_SECONDS)
                 if parts is not None:
-                    self._admit(self._read(parts))
+                    self._admit(self._open(parts))
         except Exception as error:  # handed to the stage, which reports it
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
     def _admit(self, message: Message) -> None:
-        if isinstance(message, StreamStart) and message.policy == "latest":
-            self._live.add(message.source_id)
         pushed_out: list[Frame] = []
         with self._changed:
             if isinstance(message, Frame):

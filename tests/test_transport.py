@@ -98,6 +98,18 @@ def test_a_live_source_does_not_push_out_a_file(transport) -> None:
     queue.inbox.close()
 
 
+def test_two_live_sources_that_start_together_are_both_live(transport) -> None:
+    queue = Queue(transport, capacity=1)
+    queue.send(start("latest", "door"), start("latest", "gate"))
+    time.sleep(0.2)  # both starts wait before the first is taken
+    assert [queue.inbox.take(5.0) for _ in range(2)] == [start("latest", "door"), start("latest", "gate")]
+    queue.send(*[frame(seq, name) for seq in range(3) for name in ("door", "gate")])
+    queue.settle()
+    assert queue.dropped == [0, 0, 1, 1]
+    assert queue.take_all() == [2, 2]
+    queue.inbox.close()
+
+
 def test_a_stalled_reader_wakes_to_the_newest_frame(transport) -> None:
     queue = Queue(transport, capacity=1)
     queue.open(start("latest"))

@@ -62,7 +62,7 @@ class VideoSink:
         if self._path.suffix.lower() not in _CONTAINER_OPTIONS:
             allowed = ", ".join(_CONTAINER_OPTIONS)
             raise UsageError(f"cannot write video to {path}: its name must end in one of {allowed}")
-        check_path(self._path)
+        _check_writable(self._path)
         self._rate = Fraction(max(frames_per_second or _DEFAULT_RATE, _LOWEST_RATE)).limit_denominator(1001)
         self._clock = _Clock(round(TICKS_PER_SECOND / self._rate))
         self._next_key_ticks = 0
@@ -156,7 +156,7 @@ def _fitted(image: Image, height: int, width: int) -> Image:
     return canvas
 
 
-def check_path(path: Path) -> None:
+def _check_writable(path: Path) -> None:
     """Raise OutputError now for what would only come up with the first frame."""
     folder = path.parent
     if not folder.is_dir():
