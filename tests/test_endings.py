@@ -59,9 +59,21 @@ def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
     process.send_signal(number)
     code, errors = finish(process)
     assert code == 130, errors
-    assert " 0 dropped + 0 in flight" in errors
+    assert " 0 dropped + 0 in flight" in errors, errors
     leftovers.assert_none(pids)
     assert_outputs_can_be_read(tmp_path)
+
+
+def test_a_stop_while_every_slot_is_taken_loses_no_frame(tmp_path) -> None:
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["infer"], signal.SIGSTOP)
+    time.sleep(1.0)  # decode has filled all slots and waits for one
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    os.kill(pids["infer"], signal.SIGCONT)
+    code, errors = finish(process)
+    assert code == 130, errors
+    assert " 0 dropped + 0 in flight" in errors, errors
 
 
 def test_stopping_a_live_source_is_its_normal_end(tmp_path) -> None:

@@ -29,6 +29,7 @@ class Decode(SourceStage):
         deliver = kit.settings.deliver
         self._full_size = deliver.video is not None or deliver.show
         self._source: Source | None = None
+        self._slot: Slot | None = None
         self._converter = PixelConverter()
 
     def prepare(self) -> None:
@@ -42,7 +43,7 @@ class Decode(SourceStage):
 
     def begin(self, model: ModelCard) -> None:
         self._model = model
-        self._began_ns = self._left_ns = time.monotonic_ns()
+        self._began_ns = time.monotonic_ns()
 
     def run(self, emit: Callable[[Message], None]) -> None:
         source = self._source = self._source or self._open()
@@ -51,44 +52,48 @@ class Decode(SourceStage):
         if start.policy == "block":
             self.kit.leases.limit = self._model.workers + IN_HAND + self.kit.settings.queue.capacity
         emit(start)
-        seq = -1
-        for seq, captured in enumerate(source.frames(self.kit.stopped)):
+        seq = 0
+        frames = iter(source.frames(self.kit.stopped))
+        while self._make_room(start.policy) and (captured := next(frames, None)):
             self.kit.meter.captured(self._source_id)
-            frame = self._place(seq, captured, start.policy)
+            frame = self._place(seq, captured)
             if frame:
                 emit(frame)
+            seq += 1
         if source.decode_errors:
             self.kit.meter.warn(f"{self._source_id}: {source.decode_errors} damaged packets were left out")
         if source.skipped_packets:
             self.kit.meter.warn(f"{self._source_id}: {source.skipped_packets} packets skipped, decoding was behind")
         if source.failure:
             self.problem = SourceError(f"{self._source_id}: {source.failure}")
-        emit(EndOfStream(self._source_id, seq + 1, source.failure))
+        emit(EndOfStream(self._source_id, seq, source.failure))
 
-    def _place(self, seq: int, captured: CapturedFrame, policy: Policy) -> Frame | None:
+    def _make_room(self, policy: Policy) -> bool:
+        """Where nothing may be dropped, wait for a free slot before a frame is taken, so that a stop meanwhile loses
+        none. False when there is to be no further frame."""
+        assert self.kit.leases is not None
+        while policy == "block" and self._slot is None:
+            if self.kit.stopped():
+                return False
+            self._slot = self.kit.leases.lease(LEASE_SECONDS)
+        self._free_ns = time.monotonic_ns()
+        return True
+
+    def _place(self, seq: int, captured: CapturedFrame) -> Frame | None:
         """The frame in shared memory; None when there was no room for it and it was dropped."""
-        asked_ns = time.monotonic_ns()
-        slot = self._lease(policy)
+        assert self.kit.leases is not None
+        slot, self._slot = self._slot or self.kit.leases.lease(0.0), None
         if slot is None:
-            reason = "stopped" if self.kit.stopped() else "no free slot, the stages after are stuck"
-            self.kit.meter.dropped(self._source_id, seq, reason)
+            self.kit.meter.dropped(self._source_id, seq, "no free slot, the stages after are stuck")
             return None
         frame = Frame(self._header(seq, captured, slot), self.kit.pools)
         # Waiting for a slot, or behind the frame before in the decoder's own queue, is waiting, not work: it comes
         # before the hop.
-        entered_ns = max(frame.header.captured_ns, self._left_ns) + time.monotonic_ns() - asked_ns
+        entered_ns = max(frame.header.captured_ns, self._free_ns)
         self._fill(frame, captured, slot)
-        self._left_ns = time.monotonic_ns()
-        frame.header.trace.append(Hop("decode", entered_ns, self._left_ns))
+        frame.header.trace.append(Hop("decode", entered_ns, time.monotonic_ns()))
         self.kit.meter.passed(frame.header)
         return frame
-
-    def _lease(self, policy: Policy) -> Slot | None:
-        assert self.kit.leases is not None
-        slot = self.kit.leases.lease(0.0)
-        while slot is None and policy == "block" and not self.kit.stopped():
-            slot = self.kit.leases.lease(LEASE_SECONDS)
-        return slot
 
     def _header(self, seq: int, captured: CapturedFrame, slot: Slot) -> FrameHeader:
         # A file's first frame was decoded to see whether it is a video at all, while the network was loading:
