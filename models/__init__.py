@@ -8,6 +8,7 @@ Importing this package does not import torch; `create_model` and `load_checkpoin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from models.checkpoints import CheckpointError, load_checkpoint, read_spec, save_checkpoint
@@ -15,6 +16,7 @@ from models.spec import DEFAULT_MODEL, SPECS, ModelSpec
 
 if TYPE_CHECKING:
     from models.centernet import CenterNet
+    from models.heads import Head
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -34,8 +36,8 @@ def list_models() -> list[str]:
     return sorted(SPECS)
 
 
-def create_model(name: str, num_classes: int = 80, **options: int) -> CenterNet:
-    """A network with random weights; `options` are those of its builder in `models.centernet`.
+def create_model(name: str, num_classes: int = 80, heads: Sequence[Head] | None = None) -> CenterNet:
+    """A network with random weights, and the heads for 2D boxes or those given (their names become attributes).
 
     Raises ValueError for a name that is not in `list_models()` or fewer than one class.
     """
@@ -43,7 +45,6 @@ def create_model(name: str, num_classes: int = 80, **options: int) -> CenterNet:
         raise ValueError(f"model '{name}': allowed are {', '.join(list_models())}")
     if num_classes < 1:
         raise ValueError(f"num_classes {num_classes}: give 1 or more")
-    from models import centernet
+    from models.build import build
 
-    build = {"mobilenetv3": centernet.mobilenetv3}[name]
-    return build(num_classes, **options)
+    return build(SPECS[name].with_classes(num_classes), heads)

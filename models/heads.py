@@ -4,10 +4,48 @@ Names and units are the same in every model: `hm` logits of the heat maps, one p
 2 channels (width, height) or 4 (left, top, right, bottom of the cell's corner); `reg` offsets of the centre in cells.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from models.layers import SeparableConv
+
+# So that at first every cell says "nothing here" with a score of 0.1 (Lin et al. 2017, arXiv 1708.02002, section 3.3).
+HEATMAP_BIAS = -2.19
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One head, declared: pose or 3D boxes are more of these, and no backbone knows.
+
+    loss    "focal": penalty-reduced focal loss on a heat map (equation 1 of the paper); "l1": at the objects' centres
+    weight  of that loss in the sum (equation 4)
+    """
+
+    name: str
+    channels: int
+    loss: Literal["focal", "l1"]
+    weight: float = 1.0
+
+
+def detection_heads(num_classes: int) -> tuple[Head, ...]:
+    """2D boxes as in section 4 of the paper: heat maps, sizes (weight 0.1) and offsets."""
+    return (Head("hm", num_classes, "focal"), Head("wh", 2, "l1", 0.1), Head("reg", 2, "l1"))
+
+
+def ltrb_heads(num_classes: int) -> tuple[Head, ...]:
+    """Heat maps, and distances to the four sides, which make an offset needless."""
+    return (Head("hm", num_classes, "focal"), Head("wh", 4, "l1", 0.1))
+
+
+def conv_head(in_channels: int, head: Head, hidden_channels: int) -> nn.Sequential:
+    """3×3 convolution, ReLU, 1×1 convolution (section 5 of the paper)."""
+    last = nn.Conv2d(hidden_channels, head.channels, 1)
+    if head.loss == "focal":
+        nn.init.constant_(last.bias, HEATMAP_BIAS)  # type: ignore[arg-type]
+    return nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), nn.ReLU(inplace=True), last)
 
 
 class SeparableHead(SeparableConv):
@@ -23,8 +61,3 @@ class SeparableHead(SeparableConv):
         assert bias is not None
         planes = torch.baddbmm(bias[:, None], weight.expand(len(x), -1, -1), x.flatten(2))
         return planes.unflatten(2, x.shape[2:])
-
-
-def separable_heads(in_channels: int, channels: dict[str, int]) -> nn.ModuleDict:
-    """One separable 3×3 convolution a head: {name: channels}."""
-    return nn.ModuleDict({name: SeparableHead(in_channels, count) for name, count in channels.items()})

@@ -11,6 +11,7 @@ from typing import Self
 import msgspec
 
 RESIZE_MODES = ("stretch", "letterbox")
+CHANNEL_ORDERS = ("rgb", "bgr")
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 COCO_CLASSES: tuple[str, ...] = tuple(
@@ -31,6 +32,7 @@ class ModelSpec:
     input_height, _width pixels of the image the network sees; multiples of `size_multiple`
     stride               input pixels per output cell
     mean_rgb, std_rgb    normalisation `(x - mean) / std` of RGB values 0 to 255
+    channel_order        in which the network takes the normalised colours: "rgb" or "bgr"
     resize               how a frame becomes the input: "stretch" (to width × height) or "letterbox" (aspect kept)
     class_names          one per heat map channel
     size_multiple        what input height and width must be divisible by
@@ -48,6 +50,7 @@ class ModelSpec:
     resize: str
     class_names: tuple[str, ...]
     size_multiple: int = 32
+    channel_order: str = "rgb"
     weights_file: Path | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +63,8 @@ class ModelSpec:
             raise ValueError(f"mean {self.mean_rgb}, std {self.std_rgb}: give three numbers each, std above 0")
         if self.resize not in RESIZE_MODES:
             raise ValueError(f"resize '{self.resize}': allowed are {' and '.join(RESIZE_MODES)}")
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ValueError(f"channel_order '{self.channel_order}': allowed are {' and '.join(CHANNEL_ORDERS)}")
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names must be at least one name, each only once")
 
@@ -86,20 +91,40 @@ class ModelSpec:
 
 
 DEFAULT_MODEL = "mobilenetv3"
+RESNET_DEPTHS = (18, 34, 50, 101, 152)
 
-SPECS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            name="mobilenetv3",
-            input_height=512,
-            input_width=512,
-            stride=4,
-            mean_rgb=(0.0, 0.0, 0.0),
-            std_rgb=(1.0, 1.0, 1.0),
-            resize="stretch",
-            class_names=COCO_CLASSES,
-            weights_file=WEIGHTS_DIR / "mobilenetv3_coco.safetensors",
-        ),
+
+def _paper_spec(name: str, size_multiple: int = 32) -> ModelSpec:
+    """The paper's networks see 512×512, aspect kept, in OpenCV's order of colours, normalised by COCO's statistics."""
+    return ModelSpec(
+        name=name,
+        input_height=512,
+        input_width=512,
+        stride=4,
+        mean_rgb=(119.91660, 114.03422, 104.01362),
+        std_rgb=(70.915079, 69.890818, 73.602761),
+        resize="letterbox",
+        class_names=COCO_CLASSES,
+        size_multiple=size_multiple,
+        channel_order="bgr",
     )
-}
+
+
+_ALL = (
+    ModelSpec(
+        name=DEFAULT_MODEL,
+        input_height=512,
+        input_width=512,
+        stride=4,
+        mean_rgb=(0.0, 0.0, 0.0),
+        std_rgb=(1.0, 1.0, 1.0),
+        resize="stretch",
+        class_names=COCO_CLASSES,
+        weights_file=WEIGHTS_DIR / "mobilenetv3_coco.safetensors",
+    ),
+    *(_paper_spec(f"{kind}_{depth}") for kind in ("res", "resdcn") for depth in RESNET_DEPTHS),
+    _paper_spec("dla_34"),
+    _paper_spec("hourglass", size_multiple=128),
+)
+
+SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in _ALL}

@@ -1,11 +1,17 @@
-"""MobileNetV3 (Howard et al. 2019, arXiv 1905.02244, table 1), a wider last stage, four feature maps. Knows no head."""
+"""MobileNetV3 (Howard et al. 2019, arXiv 1905.02244, table 1), a wider last stage, four feature maps; and the
+CenterNet on it, with its upsampling neck and separable heads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.centernet import CenterNet
+from models.heads import Head, SeparableHead
 from models.layers import Activation, Conv, SqueezeExcite, depthwise
+from models.neck import UpsamplingNeck
+from models.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +87,19 @@ class MobileNetV3(nn.Module):
             outs.append(x)
             expansions.append(expanded)
         return expansions[3], expansions[5], outs[11], self.last(x)
+
+
+class MobileCenterNet(CenterNet):
+    """2.0 M weights."""
+
+    def __init__(self, spec: ModelSpec, heads: Sequence[Head]) -> None:
+        super().__init__(spec, heads)
+        self.backbone = MobileNetV3()
+        self.neck = UpsamplingNeck(self.backbone.channels)
+        self.heads = nn.ModuleDict({head.name: SeparableHead(self.neck.out_channels, head.channels) for head in heads})
+
+    def features(self, images_bchw: Tensor) -> list[Tensor]:
+        return [self.neck(self.backbone(images_bchw))]
+
+    def head(self, name: str, stack: int) -> nn.Module:
+        return self.heads[name]
