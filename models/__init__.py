@@ -1,17 +1,19 @@
 """The networks: built by name, filled from a file. Knows no pipeline.
 
-    model = create_model("mobilenetv3")
-    spec = load_checkpoint(model, SPECS["mobilenetv3"].weights_file)
+    model = load_model("mobilenetv3")                       # as it ships; model.spec has its classes and size
+    model = load_model("dla_34", "ctdet_coco_dla_2x.pth")   # a public checkpoint
+    model = create_model("dla_34", num_classes=3)           # random weights, to be trained
 
-Importing this package does not import torch; `create_model` and `load_checkpoint` do.
+Importing this package does not import torch; to create or load a model does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.checkpoints import CheckpointError, load_checkpoint, read_spec, save_checkpoint
+from models.checkpoints import CheckpointError, Loaded, read_spec, save_checkpoint
 from models.spec import DEFAULT_MODEL, SPECS, ModelSpec
 
 if TYPE_CHECKING:
@@ -22,10 +24,12 @@ __all__ = [
     "DEFAULT_MODEL",
     "SPECS",
     "CheckpointError",
+    "Loaded",
     "ModelSpec",
     "create_model",
     "list_models",
     "load_checkpoint",
+    "load_model",
     "read_spec",
     "save_checkpoint",
 ]
@@ -41,10 +45,43 @@ def create_model(name: str, num_classes: int = 80, heads: Sequence[Head] | None 
 
     Raises ValueError for a name that is not in `list_models()` or fewer than one class.
     """
-    if name not in SPECS:
-        raise ValueError(f"model '{name}': allowed are {', '.join(list_models())}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes {num_classes}: give 1 or more")
+    _check(name, num_classes)
     from models.build import build
 
     return build(SPECS[name].with_classes(num_classes), heads)
+
+
+def load_model(name: str, weights: str | Path | None = None, num_classes: int | None = None) -> CenterNet:
+    """A network with its weights: the one way to get one that is ready. Its `spec` says what it expects and finds.
+
+    weights      a checkpoint's path, its name in `python -m models.zoo`, or None for what ships with the model
+    num_classes  what the checkpoint must hold; None takes what it holds
+
+    Class names are those in the checkpoint, else COCO's where it holds 80 classes, else class_0, class_1, …
+    Raises ValueError as `create_model` does, CheckpointError as `load_checkpoint` does and for weights not found.
+    """
+    _check(name, num_classes)
+    from models import loading
+
+    return loading.load_model(name, weights, num_classes)
+
+
+def load_checkpoint(model: CenterNet, path: Path | str, allow_head_mismatch: bool = False) -> Loaded:
+    """Fills `model` with the weights of a file, in the model's own precision, and sets `model.spec`.
+
+    The file is safetensors, ours or another's, or was written by torch.save: a state_dict, bare or with epoch and
+    optimizer beside it, keys with or without `module.`, as in the public CenterNet checkpoints. Nothing in it can run.
+
+    With `allow_head_mismatch` head layers that do not fit stay as they are in the model, and heads that the model lacks
+    are dropped; what is returned names them. Raises CheckpointError, and the model is then as it was.
+    """
+    from models import loading
+
+    return loading.load_checkpoint(model, path, allow_head_mismatch)
+
+
+def _check(name: str, num_classes: int | None) -> None:
+    if name not in SPECS:
+        raise ValueError(f"model '{name}': allowed are {', '.join(list_models())}")
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes {num_classes}: give 1 or more")

@@ -19,9 +19,13 @@ def decode(heatmap_bchw: Tensor, size_bchw: Tensor, offset_bchw: Tensor | None =
     (left, top, right, bottom) box is the cell's corner, from which such models are trained to measure.
     Where there are fewer than `k` peaks, the rest has score 0 and no meaning; k is at most C × H × W.
     """
-    _, channels, height, width = heatmap_bchw.shape
-    scores = keep_peaks(heatmap_bchw.sigmoid())
-    top, index = scores.flatten(1).topk(min(k, channels * height * width))
+    return decode_scores(heatmap_bchw.sigmoid(), size_bchw, offset_bchw, k)
+
+
+def decode_scores(scores_bchw: Tensor, size_bchw: Tensor, offset_bchw: Tensor | None = None, k: int = 100) -> Tensor:
+    """`decode` from scores (B, C, H, W), 0 to 1, as heat maps averaged over several views of an image are."""
+    _, channels, height, width = scores_bchw.shape
+    top, index = keep_peaks(scores_bchw).flatten(1).topk(min(k, channels * height * width))
     cell = index % (height * width)
     size = gather_cells(size_bchw, cell)
     points = torch.stack((cell % width, cell // width), dim=2).to(size.dtype)

@@ -47,7 +47,9 @@ OPTIONS = (
     Option("--realtime", "sources.{source}.realtime", bool, "play a file at its own speed, dropping what is late"),
     Option("--rtsp-transport", "sources.{source}.rtsp_transport", str, "tcp or udp"),
     Option("--model", "infer.model", str, "the network"),
-    Option("--weights", "infer.weights", str, "a checkpoint for it"),
+    Option("--weights", "infer.weights", str, "a checkpoint for it, or its name in python -m models.zoo"),
+    Option("--input", "infer.input_size", str, "what the network sees, WIDTHxHEIGHT, for example 640x384"),
+    Option("--engine", "infer.engine", str, "auto, eager, compile, cuda_graphs, onnxruntime or openvino"),
     Option("--device", "infer.device", str, "auto, cpu, cuda or cuda:N"),
     Option("--placement", "run.placement", str, "processes, or threads for small machines and debuggers"),
 )

@@ -100,7 +100,14 @@ def model_line(state: RunState) -> str:
         return "no network yet"
     each = f"{model.workers} × {model.threads} threads" if model.device == "cpu" else f"{model.workers} worker"
     size = f"{model.input_width}x{model.input_height}"
-    return f"{model.name} ({model.weights}) {size} on {model.device}, {model.precision}, {each}"
+    engine = f"{model.engine} (auto)" if model.engine_speeds else model.engine
+    return f"{model.name} ({model.weights}) {size} on {model.device}, {engine}, {model.precision}, {each}"
+
+
+def engines_line(images_per_second: dict[str, float]) -> str:
+    """What `auto` chose from, the fastest first."""
+    by_speed = sorted(images_per_second.items(), key=lambda item: -item[1])
+    return "engines measured here, images/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in by_speed)
 
 
 def plain_line(state: RunState) -> str:
@@ -183,6 +190,8 @@ def summary(state: RunState, settings: Settings) -> list[RenderableType]:
     rate = f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
     head = Text(f"{rate}, ready after {state.started_at - state.launched_at:.1f} s", style="bold")
     lines: list[RenderableType] = [head, Text(model_line(state))]
+    if state.model and state.model.engine_speeds:
+        lines.append(Text(engines_line(state.model.engine_speeds)))
     lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
     lines.append(_time_table(state))
     lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]

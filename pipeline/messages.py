@@ -90,16 +90,24 @@ DataHeader = StreamStart | FrameHeader | EndOfStream
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """What the stages around inference must know of the network, and what the summary says of it."""
+    """What the stages around inference must know of the network, and what the summary says of it.
+
+    input_*, padded_*  the picture's part of the network's input, and all of it: padding lies to the right and below
+    engine_speeds      images a second of the engines among which this one was chosen; {} where none were measured
+    """
 
     name: str
     weights: str
     class_names: tuple[str, ...]
     input_width: int
     input_height: int
+    padded_width: int
+    padded_height: int
     stride: int
     resize: Literal["stretch", "letterbox"]
     device: str
+    engine: str
+    engine_speeds: dict[str, float]
     precision: str
     workers: int
     threads: int

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from pipeline.errors import redact
+from pipeline.errors import UsageError, redact
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -38,7 +38,9 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return f"SourceSettings(uri={redact(self.uri)!r}, …)"
 
 
+Size = Annotated[str, Meta(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="WIDTHxHEIGHT in pixels, as in 640x384")]
 MOST_WORKERS = 8
+LARGEST_INPUT_SIDE = 2048
 
 
 def usable_cores() -> int:
@@ -47,19 +49,34 @@ def usable_cores() -> int:
 
 
 class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The network and where it runs."""
+    """The network and where it runs. Raises ValueError for an input beyond LARGEST_INPUT_SIDE."""
 
     model: str = "mobilenetv3"
     # A checkpoint; None takes the weights that come with the model
     weights: str | None = None
+    # What the network sees, as WIDTHxHEIGHT in pixels; None: what it was made for
+    input_size: Size | None = None
+    # How it is run; auto takes what measures best on this machine
+    engine: Literal["auto", "eager", "compile", "cuda_graphs", "onnxruntime", "openvino"] = "auto"
     # auto takes CUDA when there is one
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
-    # Frames computed side by side; None: one for each core on a CPU, 8 at the most; 1 on CUDA
+    # Frames computed side by side; None: one for each core on a CPU, 8 at the most; 2 on CUDA
     workers: Positive | None = None
     # CPU threads inside one network step, for each worker; None: the cores shared among the workers
     threads: Positive | None = None
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
+
+    def __post_init__(self) -> None:
+        if max(self.input_sides() or (0,)) > LARGEST_INPUT_SIDE:
+            raise ValueError(f"input_size {self.input_size}: a side has at most {LARGEST_INPUT_SIDE} pixels")
+
+    def input_sides(self) -> tuple[int, int] | None:
+        """Width and height of `input_size`."""
+        if self.input_size is None:
+            return None
+        width, _, height = self.input_size.partition("x")
+        return int(width), int(height)
 
     def cpu_workers(self) -> int:
         return self.workers or min(usable_cores(), MOST_WORKERS)
@@ -75,6 +92,15 @@ class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
     classes: tuple[str, ...] = ()
     # The best so many peaks of a frame
     max_detections: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+    def class_ids(self, class_names: tuple[str, ...]) -> tuple[int, ...]:
+        """Places of the wanted classes among the network's. Raises UsageError for a name that it does not know."""
+        unknown = [name for name in self.classes if name not in class_names]
+        if unknown:
+            known = ", ".join(class_names)
+            raise UsageError(f"postprocess.classes: the model knows no {unknown[0]!r}; it knows {known}")
+        wanted = self.classes or class_names
+        return tuple(i for i, name in enumerate(class_names) if name in wanted)
 
 
 class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,3 +171,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     deliver: DeliverSettings = field(default_factory=DeliverSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def lowest_score(self) -> float:
+        """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""
+        return min(self.infer.score_threshold, self.track.low_score)

@@ -18,7 +18,7 @@ from pipeline.errors import CenterStreamError, SourceError, StageError, UsageErr
 from pipeline.launch import Launched, ProcessWorker, ThreadWorker
 from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
 from pipeline.runstate import RunState
-from pipeline.settings import Settings
+from pipeline.settings import LARGEST_INPUT_SIDE, Settings
 from pipeline.sharedmem import PoolSpec, create_pool
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
 from pipeline.transport import POLL_SECONDS, Context, Hub, Transport
@@ -26,7 +26,7 @@ from pipeline.worker import WorkerSpec
 
 # Slots are sparse: these bound what a frame may be, they take no memory.
 LARGEST_FRAME_BYTES = 8192 * 8192 * 3
-LARGEST_INPUT_BYTES = 2048 * 2048 * 3
+LARGEST_INPUT_BYTES = LARGEST_INPUT_SIDE**2 * 3
 LARGEST_HEADS_BYTES = 256 << 20
 # A stop during the drain time ends in at most this much more.
 KILL_SECONDS = 2.0

@@ -27,6 +27,14 @@ GST_MISSING = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs of this session measure and export; the user's own cache is left alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CENTERSTREAM_CACHE"] = str(folder)
+    return folder
+
+
 @dataclass
 class RtspServer:
     """A server process that a test may freeze and kill; `url` holds no password."""

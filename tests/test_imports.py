@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Package or module → what it may import of ours and of the listed third parties. First match wins.
-WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml"}
+WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml", "onnxruntime", "openvino", "onnxscript"}
 ALLOWED = [
     ("pipeline.kernels", {"pipeline.kernels", "numba"}),
     ("pipeline.errors", set()),
@@ -40,6 +40,13 @@ ALLOWED = [
     ("pipeline.validate", {"pipeline"}),
     ("pipeline.cli", {"pipeline.config", "pipeline.errors", "pipeline.settings"}),
     ("pipeline", set()),
+    ("models.kernels", {"models.kernels", "numba"}),
+    ("models.soft_nms", set()),
+    ("models.preprocess", {"models", "torch", "cv2"}),
+    ("models.detect", {"models", "torch", "cv2"}),
+    ("models.engines.onnxruntime", {"models", "onnxruntime"}),
+    ("models.engines.openvino", {"models", "openvino"}),
+    ("models.export", {"models", "torch", "torchvision", "onnxscript"}),
     ("models", {"models", "torch", "torchvision"}),
     ("train", {"train", "models", "torch", "torchvision", "cv2", "numba", "yaml", "rich"}),
     ("run_pipeline", {"pipeline"}),

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import DEFAULT_MODEL, SPECS, create_model, list_models, load_checkpoint, read_spec
+from models import DEFAULT_MODEL, SPECS, create_model, load_checkpoint, read_spec
 from models.convert_tfjs import ConversionError, check_leftovers, convert, graph_names, read_constants, read_package
 from models.layers import Conv, upsample2x
 
@@ -110,9 +110,8 @@ def test_spec_follows_the_number_of_classes():
 
 @pytest.mark.parametrize(("name", "classes"), [("", 80), ("yolo", 80), ("mobilenetv3", 0)])
 def test_unknown_model_or_no_class_is_refused(name, classes):
-    with pytest.raises(ValueError, match=r"allowed are mobilenetv3|give 1 or more"):
+    with pytest.raises(ValueError, match=r"allowed are .*mobilenetv3|give 1 or more"):
         create_model(name, num_classes=classes)
-    assert list_models() == ["mobilenetv3"]
 
 
 def test_shipped_file_describes_the_model():

@@ -18,7 +18,7 @@ from pipeline.stages.infer import Infer
 from pipeline.stages.track import Track
 
 START = StreamStart("door", False, "block", 640, 480, 10.0, None)
-CARD = ModelCard("m", "w", ("person", "car"), 512, 512, 4, "stretch", "cpu", "fp32", 1, 1)
+CARD = ModelCard("m", "w", ("person", "car"), 512, 512, 512, 512, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
 
 
 class Bench:

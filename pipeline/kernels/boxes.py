@@ -40,6 +40,21 @@ def decode_heads(
     return boxes, peaks.scores, peaks.class_ids
 
 
+def place_candidates(
+    candidates: NDArray[np.float32],
+    score_threshold: float,
+    stride: float,
+    input_to_source: tuple[float, float, float, float],
+    width: int,
+    height: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """As `decode_heads`, of peaks found elsewhere: (K, 6) of x1, y1, x2, y2 in cells, score, class, best first."""
+    scores = candidates[:, 4]
+    found = candidates[(scores >= score_threshold) & (scores > 0)]  # 0: fewer peaks than places for them
+    boxes = to_source_pixels(found[:, :4], stride, input_to_source, width, height)
+    return boxes, found[:, 4].copy(), found[:, 5].astype(np.int32)
+
+
 def boxes_in_cells(peaks: Peaks) -> NDArray[np.float32]:
     """Left, top, right, bottom (N, 4) in heat-map cells."""
     if peaks.sizes.shape[1] == 4:

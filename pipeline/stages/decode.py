@@ -112,8 +112,10 @@ class Decode(SourceStage):
 
     def _fill(self, frame: Frame, captured: CapturedFrame, slot: Slot) -> None:
         model, picture, turn = self._model, captured.video_frame, captured.rotation_degrees
-        input_hwc = frame.place("input_rgb", slot, "uint8", (model.input_height, model.input_width, 3))
-        self._converter.write_input(picture, turn, input_hwc, model.resize)
+        width, height = model.input_width, model.input_height
+        input_hwc = frame.place("input_rgb", slot, "uint8", (model.padded_height, model.padded_width, 3))
+        input_hwc[height:] = input_hwc[:, width:] = 0
+        self._converter.write_input(picture, turn, input_hwc[:height, :width], model.resize)
         if self._full_size:
             try:
                 image_hwc = frame.place("image_bgr", slot, "uint8", (captured.height, captured.width, 3))

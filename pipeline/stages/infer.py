@@ -4,19 +4,24 @@ Frames are independent, so on a CPU several are computed side by side, one threa
 would wait for each other at every layer. Results leave in the order of the frames.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 import models
+from models.centernet import CenterNet
+from models.engines import Engine, EngineError, Job, create_engine
+from models.engines.choice import choose
 from pipeline.errors import StageError, UsageError
 from pipeline.frame import Frame
-from pipeline.messages import ModelCard
+from pipeline.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
 from pipeline.stage import Kit, Stage
 
 LEASE_SECONDS = 0.1
+# One batch computes while the other is copied.
+CUDA_LANES = 2
 
 
 class Infer(Stage):
@@ -26,69 +31,93 @@ class Infer(Stage):
         super().__init__(kit)
         self._settings = kit.settings.infer
         self._device = choose_device(self._settings.device)
-        self._half = self._device.type == "cuda"
-        self.lanes = self._settings.workers or (1 if self._half else self._settings.cpu_workers())
+        on_cuda = self._device.type == "cuda"
+        self.lanes = self._settings.workers or (CUDA_LANES if on_cuda else self._settings.cpu_workers())
 
     def prepare(self) -> ModelCard:
         self.kit.tell("loading the network")
-        self._model, self._spec, weights = load_model(self._settings)
-        self._model.eval().requires_grad_(False)
-        dtype = torch.float16 if self._half else torch.float32
-        self._model.to(self._device, dtype).to(memory_format=torch.channels_last)
-        self._dtype = dtype
-        self._mean = torch.tensor(self._spec.mean_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
-        self._std = torch.tensor(self._spec.std_rgb, device=self._device, dtype=dtype).view(1, 3, 1, 1)
-        self._normalises = bool((self._mean != 0).any() or (self._std != 1).any())
-        torch.set_num_threads(self._settings.cpu_threads())
-        self.kit.tell("warming up the network")
-        nothing = torch.zeros(self._spec.input_height, self._spec.input_width, 3, dtype=torch.uint8)
-        with ThreadPoolExecutor(self.lanes) as lanes:  # buffers are kept for each thread that there will be
-            list(lanes.map(self._heads, [nothing] * self.lanes * 2))
-        return ModelCard(
-            name=self._spec.name,
-            weights=weights,
-            class_names=self._spec.class_names,
-            input_width=self._spec.input_width,
-            input_height=self._spec.input_height,
-            stride=self._spec.stride,
-            resize=self._spec.resize,  # type: ignore[arg-type]
+        network, weights = load_model(self._settings)
+        spec = network.spec
+        width, height = self._settings.input_sides() or (spec.input_width, spec.input_height)
+        job = Job(
             device=str(self._device),
-            precision="fp16" if self._half else "fp32",
-            workers=self.lanes,
+            height=_padded(height, spec.size_multiple),
+            width=_padded(width, spec.size_multiple),
+            lanes=self.lanes,
             threads=self._settings.cpu_threads(),
+            **self._peaks_there(spec.class_names),
+        )
+        self._engine, speeds = self._make_engine(network, job)
+        return ModelCard(
+            name=spec.name,
+            weights=weights,
+            class_names=spec.class_names,
+            input_width=width,
+            input_height=height,
+            padded_width=job.width,
+            padded_height=job.height,
+            stride=spec.stride,
+            resize=spec.resize,  # type: ignore[arg-type]
+            device=job.device,
+            engine=self._engine.name,
+            engine_speeds=speeds,
+            precision=self._engine.precision,
+            workers=self.lanes,
+            threads=job.threads,
         )
 
-    @torch.inference_mode()
-    def _heads(self, input_hwc: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Raw heads (1, C, H/stride, W/stride) of one RGB uint8 input (H, W, 3)."""
-        # It crosses to a device as it is, one byte a value, and becomes numbers there.
-        images_bchw = input_hwc.to(self._device).permute(2, 0, 1).unsqueeze(0).to(self._dtype)
-        if self._normalises:
-            images_bchw = (images_bchw - self._mean) / self._std
-        heads: dict[str, torch.Tensor] = self._model(images_bchw)
-        return heads
+    def _peaks_there(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """From a device come the best few peaks, for heat maps would be a long way; on a CPU a kernel reads them."""
+        if self._device.type == "cpu":
+            return {}
+        wanted = self.kit.settings.postprocess
+        return {"top_k": wanted.max_detections, "class_ids": wanted.class_ids(class_names)}
+
+    def _make_engine(self, network: CenterNet, job: Job) -> tuple[Engine, dict[str, float]]:
+        """The engine, and for `auto` the images a second of those it was chosen from."""
+        name = self._settings.engine
+        try:
+            if name != "auto":
+                self.kit.tell(f"making engine {name}")
+                return create_engine(name, network, job), {}
+            choice = choose(network, job, self.kit.tell)
+        except EngineError as error:
+            raise UsageError(f"infer.engine: {error}") from None
+        for problem in choice.problems:
+            self.kit.meter.warn(f"left out: {problem}")
+        return choice.engine, choice.images_per_second
 
     def process(self, frame: Frame) -> None:
+        slot = self._lease()
+        if slot is None:
+            frame.header.failure = "stopped"
+            return
+        frame.header.leases.append(slot)
         try:
-            heads = self._heads(torch.from_numpy(frame.array("input_rgb")))
+            self._engine.run(frame.array("input_rgb")[None], self._room(frame, slot))
         except (RuntimeError, ValueError) as error:  # out of memory, a broken device: no result, and the frame says so
+            frame.discard(*self._engine.output_shapes)
             frame.header.failure = f"inference failed: {str(error).splitlines()[0]}"
             self.problem = self.problem or StageError(frame.header.failure)
             self.kit.meter.warn(frame.header.failure)
-        else:
-            self._store(frame, heads)
         frame.discard("input_rgb")
 
-    def _store(self, frame: Frame, heads: dict[str, torch.Tensor]) -> None:
+    def _lease(self) -> Slot | None:
         assert self.kit.leases is not None
         while (slot := self.kit.leases.lease(LEASE_SECONDS)) is None:
             if self.kit.stopped():
-                frame.header.failure = "stopped"
-                return
-        frame.header.leases.append(slot)
-        for name, head_bchw in heads.items():
-            place = frame.place(name, slot, "float32", tuple(head_bchw.shape[1:]))
-            torch.from_numpy(place).copy_(head_bchw[0])
+                return None
+        return slot
+
+    def _room(self, frame: Frame, slot: Slot) -> dict[str, np.ndarray]:
+        """Arrays in `slot`, where the engine writes its one image's heads by itself."""
+        shapes = self._engine.output_shapes
+        return {name: frame.place(name, slot, "float32", shape[1:])[None] for name, shape in shapes.items()}
+
+
+def _padded(side: int, multiple: int) -> int:
+    """What the network can take; the rest is black, to the right and below."""
+    return -(-side // multiple) * multiple
 
 
 def choose_device(name: str) -> torch.device:
@@ -102,20 +131,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def load_model(settings: InferSettings) -> tuple[torch.nn.Module, models.ModelSpec, str]:
-    """The network with its weights, its facts, and the name of the weights file.
+def load_model(settings: InferSettings) -> tuple[CenterNet, str]:
+    """The network with its weights, whose spec says what they are for, and the name of the weights file.
 
-    Raises UsageError for an unknown model and for a file that is not a checkpoint of it.
+    Raises UsageError for an unknown model and for weights that are not there, not readable or not for it.
     """
     if settings.model not in models.SPECS:
         raise UsageError(f"infer.model: got {settings.model!r}, allowed is {' or '.join(models.list_models())}")
-    path = Path(settings.weights) if settings.weights else models.SPECS[settings.model].weights_file
-    if path is None:
-        raise UsageError(f"infer.weights: {settings.model} ships without weights; give a checkpoint with --weights")
     try:
-        spec = models.read_spec(path)
-        model = models.create_model(settings.model, len(spec.class_names))
-        models.load_checkpoint(model, path)
+        network = models.load_model(settings.model, settings.weights)
     except models.CheckpointError as error:
         raise UsageError(f"infer.weights: {error}") from None
-    return model, spec, path.name
+    assert network.spec.weights_file is not None
+    return network, network.spec.weights_file.name

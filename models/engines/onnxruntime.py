@@ -1,0 +1,30 @@
+"""ONNX Runtime on a CPU."""
+
+import onnxruntime
+
+from models.centernet import CenterNet
+from models.engines.engine import Engine, Images, Job, Outputs
+from models.engines.exported import exported
+
+
+class OnnxRuntime(Engine):
+    """The exported graph in ONNX Runtime. Its threads serve all lanes, each of which works itself, too."""
+
+    name = "onnxruntime"
+
+    def __init__(self, network: CenterNet, job: Job) -> None:
+        super().__init__(network, job)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job.lanes * (job.threads - 1) + 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other stages want the cores
+        path = exported(self.module, job)
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input_name = self._session.get_inputs()[0].name
+
+    def run(self, images_bhwc: Images, out: Outputs) -> None:
+        self.check(images_bhwc)
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self._input_name, images_bhwc)
+        for name, array in out.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
