@@ -30,7 +30,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,8 @@ def interleave(lanes_by_name: dict[str, list[Call]], seconds: float) -> dict[str
     lanes = len(next(iter(lanes_by_name.values())))
     least = max(LEAST_ROUNDS, math.ceil(LEAST_CALLS / lanes))
     started, done = time.perf_counter(), 0
-    with ThreadPoolExecutor(lanes) as pool:
+    # A thread takes over how many threads torch may use only when torch is first asked there, which `mm` does not.
+    with ThreadPoolExecutor(lanes, initializer=torch.get_num_threads) as pool:
         while done < least or time.perf_counter() - started < seconds * len(lanes_by_name):
             for name, calls in lanes_by_name.items():
                 rounds[name].append(list(pool.map(turn, calls)))
@@ -401,7 +401,8 @@ def check_choice(name: str, given: argparse.Namespace) -> dict[str, Any]:
         engines = {"eager": create_engine("eager", subject.network, job), chosen: choice.engine}
         tell(f"{name}: measuring {chosen} against eager")
         lanes_by_name = {each: [lane_of(engines[each], None) for _ in range(job.lanes)] for each in engines}
-        rates = {each: calls_per_second(rounds) for each, rounds in measured(lanes_by_name, given).items()}
+        rounds = interleave(lanes_by_name, given.seconds_per_engine)
+        rates = {each: calls_per_second(rounds[each]) for each in engines}
         low_mid_high = low_median_high(rates[chosen] / rates["eager"])
     return {
         "model": name,
@@ -412,10 +413,6 @@ def check_choice(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "times_eager": low_mid_high,
         "holds": low_mid_high[1] >= 1 / MARGIN,
     }
-
-
-def measured(lanes_by_name: dict[str, list[Call]], given: argparse.Namespace) -> dict[str, Rounds]:
-    return interleave(lanes_by_name, given.seconds_per_engine)
 
 
 def show_choice(result: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class PublicWeights:
     model           the network they are for
     origin          where to get them, in words
     licence         of the weights and of the code they were trained with
-    ap              COCO AP (val 2017, percent) as published: plain, with flipped images, at five scales and flipped
+    ap              COCO AP (val 2017, percent) as published: plain, with the flipped image, at five scales
     frames_per_s    as published: network and decoding of one image, without test-time augmentation, on `gpu`
     """
 
@@ -163,7 +163,7 @@ def _deform_conv_flop(
 HEADINGS = ("weights", "model", "M params", "GFLOP", "AP", "flip", "multi", "frames/s", "file")
 LEGEND = """
 GFLOP      two operations a multiply-add, one image at the network's own size
-AP         COCO val 2017, as published: plain, with the flipped image (flip), at five scales and flipped (multi)
+AP         COCO val 2017, as published: plain, with the flipped image (flip), at five scales (multi)
 frames/s   as published: network and decoding of one image on a Titan Xp, plain"""
 
 

@@ -1,23 +1,13 @@
-"""Reads settings: a YAML file, then `key=value` settings on top; strict, and every error is one line that teaches.
+"""Reads the settings of a run; every error is one line. Knows the shape of `pipeline.settings`, and no stage."""
 
-Knows the shape of `pipeline.settings`, and no stage.
-"""
-
-import difflib
-import re
-import types
-import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import yaml
-
+from configs import reader
+from configs.reader import ConfigError
 from pipeline.errors import UsageError
 from pipeline.settings import DeliverSettings, Settings
-
-Tree = dict[str, Any]
 
 
 def load_settings(path: str | None, assignments: Iterable[tuple[str, Any]]) -> Settings:
@@ -25,31 +15,20 @@ def load_settings(path: str | None, assignments: Iterable[tuple[str, Any]]) -> S
 
     Raises UsageError for a file that cannot be read, an unknown key, or a value of the wrong type or out of range.
     """
-    tree = _read_yaml(path) if path else {}
-    for key, value in assignments:
-        _assign(tree, key, value)
-    return check(tree)
+    try:
+        settings = reader.read_settings(Settings, path, assignments)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    _check_folders(settings.deliver)
+    return settings
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`infer.score_threshold=0.4` as ("infer.score_threshold", 0.4); the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {text!r}: give it as key=value, for example --set infer.score_threshold=0.4")
+    """`infer.score_threshold=0.4` as ("infer.score_threshold", 0.4). Raises UsageError."""
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text!r}: the value is not YAML") from None
-
-
-def check(tree: Tree) -> Settings:
-    """`tree` as Settings. Raises UsageError that names the key, the value given and what is allowed."""
-    try:
-        settings = msgspec.convert(tree, Settings)
-    except msgspec.ValidationError as error:
-        raise UsageError(_explain(str(error), tree)) from None
-    _check_folders(settings.deliver)
-    return settings
+        return reader.parse_assignment(text)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check_folders(deliver: DeliverSettings) -> None:
@@ -57,129 +36,3 @@ def _check_folders(deliver: DeliverSettings) -> None:
         path = getattr(deliver, key)
         if path and path != "-" and not Path(path).absolute().parent.is_dir():
             raise UsageError(f"deliver.{key}: the folder of {path} does not exist; make it first")
-
-
-def _read_yaml(path: str) -> Tree:
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise UsageError(f"configuration {path}{line}: not valid YAML") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UsageError(f"configuration {path}: expected a mapping with the keys {_allowed_keys(Settings)}")
-    return tree
-
-
-def _assign(tree: Tree, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for depth, parent in enumerate(parents):
-        below = tree.setdefault(parent, {})
-        if not isinstance(below, dict):
-            raise UsageError(f"{'.'.join(parents[: depth + 1])}: expected a mapping, got {below!r}")
-        tree = below
-    tree[last] = value
-
-
-def _explain(text: str, tree: Tree) -> str:
-    """msgspec's message, in the words of the configuration."""
-    what, _, where = text.partition(" - at `$")
-    path = _name_keys(re.findall(r"\.\.\.|[^.\[\]`]+", where), tree)
-    if unknown := re.search(r"unknown field `(.+)`", what):
-        return _explain_unknown([*path, unknown[1]])
-    key = ".".join(path) or "configuration"
-    kind = _type_at(path)
-    if missing := re.search(r"missing required field `(.+)`", what):
-        return f"{key}.{missing[1]}: is required"
-    if not what.startswith(("Expected", "Invalid")):
-        return f"{key}: {what}"  # a rule between several keys, in the struct's own words
-    return f"{key}: got {_value_at(tree, path)!r}, allowed is {_describe(kind)}"
-
-
-def _name_keys(path: list[str], tree: Any) -> list[str]:
-    """`path` with the key of a mapping, which msgspec writes as `...`, named: the first whose value is not valid."""
-    named: list[str] = []
-    for name in path:
-        if name == "...":
-            kind = _type_at([*named, name])
-            name = next((key for key, value in tree.items() if not _is_valid(value, kind)), name)
-        named.append(name)
-        tree = _value_at(tree, [name])
-    return named
-
-
-def _is_valid(value: Any, kind: Any) -> bool:
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def _explain_unknown(path: list[str]) -> str:
-    parent = _type_at(path[:-1])
-    known = msgspec.structs.fields(parent)
-    close = difflib.get_close_matches(path[-1], [field.name for field in known], 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{'.'.join(path)}: no such key; {hint}allowed here: {_allowed_keys(parent)}"
-
-
-def _allowed_keys(struct: type) -> str:
-    return ", ".join(field.name for field in msgspec.structs.fields(struct))
-
-
-def _type_at(path: list[str]) -> Any:
-    kind: Any = Settings
-    for name in path:
-        if typing.get_origin(kind) is dict:
-            kind = typing.get_args(kind)[1]
-        elif typing.get_origin(kind) is tuple:
-            kind = typing.get_args(kind)[0]
-        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            kind = next((field.type for field in msgspec.structs.fields(kind) if field.name == name), Any)
-        else:
-            return Any
-    return kind
-
-
-def _value_at(tree: Any, path: list[str]) -> Any:
-    for name in path:
-        if isinstance(tree, dict):
-            tree = tree.get(name)
-        elif isinstance(tree, list) and name.isdigit():
-            tree = tree[int(name)]
-    return tree
-
-
-_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    str: "text",
-    bool: "true or false",
-    type(None): "null",
-    Any: "something else",
-}
-_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-
-def _describe(kind: Any) -> str:
-    """What values `kind` takes, for a reader: "a number at least 0.0 and at most 1.0"."""
-    if typing.get_origin(kind) is typing.Annotated:
-        base, *metas = typing.get_args(kind)
-        if metas[0].description:
-            return str(metas[0].description)
-        bounds = [f"{_BOUNDS[n]} {v}" for meta in metas for n in _BOUNDS if (v := getattr(meta, n, None)) is not None]
-        return f"{_describe(base)} {' and '.join(bounds)}"
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {_describe(typing.get_args(kind)[0])}"
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return f"a mapping with the keys {_allowed_keys(kind)}"
-    return _NAMES.get(kind, "a mapping")

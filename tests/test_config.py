@@ -7,8 +7,9 @@ import msgspec
 import pytest
 import yaml
 
+from configs.reader import check
 from pipeline.cli import parse, source_name
-from pipeline.config import check, load_settings, parse_assignment
+from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
@@ -103,12 +104,13 @@ def test_options_are_names_for_keys() -> None:
     ]
     settings = parse(arguments).settings
     assert settings == check(
+        Settings,
         {
             "sources": {"x": {"uri": "x.mp4", "max_frames": 7, "realtime": True}},
             "infer": {"score_threshold": 0.4, "device": "cpu"},
             "postprocess": {"classes": ["person", "car"]},
             "deliver": {"overlay": False},
-        }
+        },
     )
 
 

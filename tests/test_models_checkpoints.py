@@ -451,6 +451,7 @@ def peak_memory_kb(anew=False):
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # TorchScript is deprecated, its archives are still around
 @pytest.mark.parametrize(("write", "says"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_refused_in_one_line_and_takes_no_memory(model, tmp_path, write, says):
     write(tmp_path / "bad.pth", model)

@@ -1,0 +1,131 @@
+"""Every setting of a training, with its default and its range. `configs/train_*.yaml` are such recipes."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Above0 = Annotated[float, Meta(gt=0.0)]
+AtLeast0 = Annotated[float, Meta(ge=0.0)]
+Size = Annotated[str, Meta(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="WIDTHxHEIGHT in pixels, as in 512x512")]
+
+
+class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """COCO json files, and the folders that their file names start from."""
+
+    train_json: str
+    train_images: str
+    # Chooses the best epoch; empty: the last is the best
+    val_json: str = ""
+    val_images: str = ""
+    # Reported once, at the end, with the best epoch
+    test_json: str = ""
+    test_images: str = ""
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is trained, and what it starts from."""
+
+    name: str = "mobilenetv3"
+    # A checkpoint or its name in `python -m models.zoo`; "shipped", "imagenet" (torchvision's, for ResNets), "none"
+    start: str = "shipped"
+    # What the network sees; None: what it was made for
+    input_size: Size | None = None
+    # Layers whose names start so are not trained
+    freeze: tuple[str, ...] = ()
+
+
+class AugmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """As in section 5 of the CenterNet paper. Raises ValueError for a scale range upside down."""
+
+    # The image's size relative to the input, drawn evenly between the two
+    scale_low: Above0 = 0.6
+    scale_high: Above0 = 1.3
+    # Crops are drawn anywhere in the image, rather than centred
+    crop: bool = True
+    flip: Fraction = 0.5
+    # Top to bottom: for images that know no up, as through a microscope
+    flip_vertical: Fraction = 0.0
+    # Each multiplies by 1 ± so much, in random order
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.4
+    # Standard deviation of the shift along the colours' principal components
+    lighting: Fraction = 0.1
+
+    def __post_init__(self) -> None:
+        if self.scale_low > self.scale_high:
+            raise ValueError(f"scale_low {self.scale_low} must not exceed scale_high {self.scale_high}")
+
+
+class TargetSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the network is shown as right."""
+
+    # Of one image; more are left out, and counted
+    max_objects: Positive = 128
+    # How the Gaussian's radius follows from the box: as the published models were trained, or as it was meant
+    radius: Literal["reference", "corrected"] = "reference"
+
+
+class OptimiserSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a step is made."""
+
+    kind: Literal["adam", "adamw"] = "adam"
+    # For `for_batch` images a step; scaled in proportion to what a step really has
+    learning_rate: Above0 = 5e-4
+    for_batch: Positive | None = None
+    weight_decay: AtLeast0 = 0.0
+    # Batches added up before a step
+    accumulate: Positive = 1
+    # The gradient's norm is held below; None: as it comes
+    clip_norm: Above0 | None = None
+    # Weights are evaluated and kept as their running mean with this decay; None: as they are
+    ema_decay: Fraction | None = None
+
+
+class ScheduleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the learning rate goes. Raises ValueError for a drop after the end."""
+
+    kind: Literal["step", "one_cycle", "cosine"] = "step"
+    epochs: Positive = 140
+    # Of "step": after these epochs the rate is a tenth
+    drops: tuple[Positive, ...] = (90, 120)
+    # The rate rises from 0 over so many steps
+    warm_up_steps: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "step" and any(drop >= self.epochs for drop in self.drops):
+            raise ValueError(f"drops {list(self.drops)} must come before the last of {self.epochs} epochs")
+
+
+class LoopSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How it is run."""
+
+    # Images of a batch, in each process
+    batch: Positive = 32
+    # Processes that load images; None: one less than there are cores
+    loaders: Natural | None = None
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    # Batch norms see the batches of all processes
+    sync_batch_norm: bool = False
+    seed: Natural = 0
+    evaluate_every: Positive = 1
+    # Images shown after each epoch with targets, heat maps and detections
+    pictures: Natural = 4
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """One training. `out` is the folder for all that it leaves."""
+
+    data: DataSettings
+    out: str = "runs/train"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    targets: TargetSettings = field(default_factory=TargetSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=LoopSettings)
