@@ -43,9 +43,20 @@ def ltrb_heads(num_classes: int) -> tuple[Head, ...]:
 def conv_head(in_channels: int, head: Head, hidden_channels: int) -> nn.Sequential:
     """3×3 convolution, ReLU, 1×1 convolution (section 5 of the paper)."""
     last = nn.Conv2d(hidden_channels, head.channels, 1)
+    _start(last, head)
+    return nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), nn.ReLU(inplace=True), last)
+
+
+def separable_head(in_channels: int, head: Head) -> "SeparableHead":
+    """The head of the mobile networks."""
+    module = SeparableHead(in_channels, head.channels)
+    _start(module.pointwise, head)
+    return module
+
+
+def _start(last: nn.Conv2d, head: Head) -> None:
     if head.loss == "focal":
         nn.init.constant_(last.bias, HEATMAP_BIAS)  # type: ignore[arg-type]
-    return nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), nn.ReLU(inplace=True), last)
 
 
 class SeparableHead(SeparableConv):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.centernet import CenterNet
-from models.heads import Head, SeparableHead
+from models.heads import Head, separable_head
 from models.layers import Activation, Conv, SqueezeExcite, depthwise
 from models.neck import UpsamplingNeck
 from models.spec import ModelSpec
@@ -96,7 +96,7 @@ class MobileCenterNet(CenterNet):
         super().__init__(spec, heads)
         self.backbone = MobileNetV3()
         self.neck = UpsamplingNeck(self.backbone.channels)
-        self.heads = nn.ModuleDict({head.name: SeparableHead(self.neck.out_channels, head.channels) for head in heads})
+        self.heads = nn.ModuleDict({head.name: separable_head(self.neck.out_channels, head) for head in heads})
 
     def features(self, images_bchw: Tensor) -> list[Tensor]:
         return [self.neck(self.backbone(images_bchw))]

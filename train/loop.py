@@ -1,0 +1,223 @@
+"""The training itself: batches in, steps made, epochs evaluated and kept. One process of it; torchrun starts more.
+
+The order of the images and what is drawn for each follow from the seed, the learning rate from the step: so a training
+that was stopped and resumed makes the same steps, bit for bit, as one that was not (on one process and one device).
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from models import save_checkpoint
+from models.normalise import Normalise
+from train.coco import CocoData
+from train.dataset import Batch, DetectionDataset, collate, loader_process
+from train.losses import CenterNetLoss
+from train.order import Order
+from train.recipe import OptimiserSettings, Recipe
+from train.schedule import peak_rate, rate_factor
+from train.start import train_mode
+from train.state import Progress, State, optimiser_tensors, restore_optimiser
+from train.team import Team
+
+# Beyond it the data is at fault, and a training on what is left would not be what was asked for.
+UNREADABLE_SHARE = 0.01
+KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Losses = dict[str, float]
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; one line. What was kept before is still there."""
+
+
+class Trainer:
+    """A network on its way through the data. `progress.step` is the next step to be made."""
+
+    def __init__(self, recipe: Recipe, network: nn.Module, data: CocoData, team: Team) -> None:
+        self.recipe, self.team, self.network = recipe, team, network
+        loop = recipe.loop
+        self.progress = Progress(recipe=msgspec.json.encode(recipe).decode())
+        self.order = Order(len(data.images), loop.batch, team.size, loop.seed)
+        self.steps = self.order.steps_per_epoch * recipe.schedule.epochs
+        self.peak_rate = peak_rate(recipe.optimiser, self.order.images_per_step * recipe.optimiser.accumulate)
+        self._data = data
+        self._normalise = Normalise(network.spec).to(team.device)
+        network.to(team.device, memory_format=torch.channels_last if loop.channels_last else torch.preserve_format)
+        self._module = _spread(network, team, loop.sync_batch_norm)
+        self._loss = CenterNetLoss(network.head_specs)
+        self._optimiser = _optimiser(network, recipe.optimiser)
+        self._scaler = torch.amp.GradScaler(team.device.type, enabled=loop.precision == "fp16")
+        decay = recipe.optimiser.ema_decay
+        average = None if decay is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self._average = average
+        self._unreadable: set[str] = set()
+
+    @property
+    def result(self) -> nn.Module:
+        """The network to evaluate and keep: the running mean of the weights where there is one."""
+        return self._average.module if self._average else self.network
+
+    # -- steps
+
+    def steps_made(self) -> Iterator[tuple[Losses, float, int]]:
+        """Makes the remaining steps; after each its losses, the seconds it waited for images, and how many they were.
+
+        Raises TrainingError.
+        """
+        self.result.eval()
+        batches = iter(self._loader())
+        while self.progress.step < self.steps:
+            asked = time.monotonic()
+            batch = self._next(batches)
+            waited = time.monotonic() - asked
+            train_mode(self.network)
+            losses = self._step(batch)
+            self.progress.step += 1
+            yield losses, waited, len(batch.image_ids)
+
+    def _loader(self) -> DataLoader:
+        recipe, spec, loop = self.recipe, self.network.spec, self.recipe.loop
+        dataset = DetectionDataset(self._data, spec, recipe.augment, loop.seed)
+        loaders = loader_count(loop.loaders)
+        sizes = next(head.channels for head in self.network.head_specs if head.name == "wh")
+        keys = self.order.batches(self.team.rank, self.progress.step, recipe.schedule.epochs)
+        return DataLoader(
+            dataset,
+            batch_sampler=list(keys),
+            num_workers=loaders,
+            collate_fn=partial(collate, spec=spec, size_channels=sizes, settings=recipe.targets),
+            pin_memory=self.team.device.type == "cuda",
+            worker_init_fn=loader_process,
+        )
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            batch = next(batches)
+        except RuntimeError as error:  # a loader was killed, for want of memory most often
+            raise TrainingError(f"a process that loads images ended: {str(error).splitlines()[0]}") from None
+        self._unreadable.update(batch.problems)
+        if len(self._unreadable) > UNREADABLE_SHARE * len(self._data.images):
+            some = "; ".join(sorted(self._unreadable)[:3])
+            raise TrainingError(f"{len(self._unreadable)} images cannot be read: {some}; look with python -m train.check")
+        return batch
+
+    def _step(self, batch: Batch) -> Losses:
+        step, accumulate = self.progress.step, self.recipe.optimiser.accumulate
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.rate(step)
+        if not batch.image_ids:
+            return {"loss": 0.0}
+        updates = self.may_stop_after(step)
+        with nullcontext() if updates or self.team.size == 1 else self._module.no_sync():
+            losses = self._losses(batch)
+            self._check_finite(losses["loss"], batch)
+            self._scaler.scale(losses["loss"] / accumulate).backward()
+        if updates:
+            self._update()
+        return {name: float(value) for name, value in losses.items()}
+
+    def rate(self, step: int) -> float:
+        """The learning rate of `step`."""
+        return self.peak_rate * rate_factor(self.recipe.schedule, step, self.order.steps_per_epoch)
+
+    def may_stop_after(self, step: int) -> bool:
+        """Whether no gradient is waiting to be added to."""
+        steps_per_epoch = self.order.steps_per_epoch
+        return (step % steps_per_epoch + 1) % self.recipe.optimiser.accumulate == 0 or self.ends_epoch(step)
+
+    def ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self.order.steps_per_epoch == 0
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        device, precision = self.team.device, self.recipe.loop.precision
+        targets = batch.targets.to(device)
+        images_bchw = self._normalise(batch.images_bhwc.to(device, non_blocking=True))
+        if self.recipe.loop.channels_last:
+            images_bchw = images_bchw.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, PRECISIONS.get(precision), enabled=precision != "fp32"):
+            outputs = self._module(images_bchw)
+        return self._loss(outputs, targets, self.team.mean(targets.count()))
+
+    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
+        if not torch.isfinite(loss):
+            names = ", ".join(map(str, batch.image_ids))
+            raise TrainingError(
+                f"the loss is {float(loss)} at step {self.progress.step + 1}, images {names}; try a lower learning rate, "
+                "optimiser.clip_norm or fp32"
+            )
+
+    def _update(self) -> None:
+        self._scaler.unscale_(self._optimiser)
+        if (limit := self.recipe.optimiser.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._optimiser.zero_grad(set_to_none=True)
+        if self._average:
+            self._average.update_parameters(self.network)
+
+    # -- keeping
+
+    def state(self) -> State:
+        """All that `restore` needs."""
+        self.progress.scaler = self._scaler.state_dict()
+        parts = {
+            "network": self.network.state_dict(),
+            "optimiser": optimiser_tensors(self._optimiser),
+            "random": {"torch": torch.get_rng_state()},
+        }
+        if self._average:
+            parts["average"] = self._average.state_dict()
+        return State(self.progress, parts)
+
+    def restore(self, state: State) -> None:
+        """Raises TrainingError where the state is of another network or of other settings."""
+        try:
+            self.network.load_state_dict(state.parts["network"])
+            restore_optimiser(self._optimiser, state.parts.get("optimiser", {}))
+            if self._average:
+                self._average.load_state_dict(state.parts["average"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise TrainingError(f"the state to resume is of another network or recipe ({text})") from None
+        torch.set_rng_state(state.parts["random"]["torch"])
+        if state.progress.scaler:
+            self._scaler.load_state_dict(state.progress.scaler)
+        recipe = self.progress.recipe
+        self.progress = state.progress
+        self.progress.recipe = recipe
+
+    def save_weights(self, path: Path) -> None:
+        """A checkpoint that the pipeline runs. Raises OSError."""
+        save_checkpoint(self.result.state_dict(), path, self.network.spec)
+
+
+def loader_count(wanted: int | None) -> int:
+    """Processes that load images."""
+    return max(1, (os.cpu_count() or 1) - 1) if wanted is None else wanted
+
+
+def _spread(network: nn.Module, team: Team, sync_batch_norm: bool) -> Any:
+    if team.size == 1:
+        return network
+    if sync_batch_norm:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network, device_ids=[team.device.index] if team.device.type == "cuda" else None)
+
+
+def _optimiser(network: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    return KINDS[settings.kind](weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
