@@ -61,7 +61,11 @@ class Trainer:
         self._optimiser = _optimiser(network, recipe.optimiser)
         self._scaler = torch.amp.GradScaler(team.device.type, enabled=loop.precision == "fp16")
         decay = recipe.optimiser.ema_decay
-        average = None if decay is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        average = (
+            None
+            if decay is None
+            else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        )
         self._average = average
         self._unreadable: set[str] = set()
 
@@ -111,7 +115,9 @@ class Trainer:
         self._unreadable.update(batch.problems)
         if len(self._unreadable) > UNREADABLE_SHARE * len(self._data.images):
             some = "; ".join(sorted(self._unreadable)[:3])
-            raise TrainingError(f"{len(self._unreadable)} images cannot be read: {some}; look with python -m train.check")
+            raise TrainingError(
+                f"{len(self._unreadable)} images cannot be read: {some}; look with python -m train.check"
+            )
         return batch
 
     def _step(self, batch: Batch) -> Losses:
@@ -155,8 +161,8 @@ class Trainer:
         if not torch.isfinite(loss):
             names = ", ".join(map(str, batch.image_ids))
             raise TrainingError(
-                f"the loss is {float(loss)} at step {self.progress.step + 1}, images {names}; try a lower learning rate, "
-                "optimiser.clip_norm or fp32"
+                f"the loss is {float(loss)} at step {self.progress.step + 1}, images {names}; try a lower "
+                "learning rate, optimiser.clip_norm or fp32"
             )
 
     def _update(self) -> None:

@@ -28,6 +28,10 @@ class Team:
         dist.all_reduce(total)
         return total / self.size
 
+    def any(self, flag: bool) -> bool:
+        """Whether one of them says so: all hear the same at the same step."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0) if self.size > 1 else flag
+
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:

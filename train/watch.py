@@ -18,11 +18,11 @@ LINE_SECONDS = 20.0
 class Watch:
     """One training, watched; `folder` gets metrics.csv and a TensorBoard log. Use it in a `with`."""
 
-    def __init__(self, folder: Path, steps: int, first_step: int, steps_per_epoch: int) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, folder: Path, steps: int, first_step: int, steps_per_epoch: int, silent: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=silent)
         self._steps, self._steps_per_epoch = steps, steps_per_epoch
         self._table = EpochTable(folder / "metrics.csv", first_step // steps_per_epoch)
-        self._board = _tensor_board(folder, first_step)
+        self._board = None if silent else _tensor_board(folder, first_step)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._progress.add_task("starting", total=steps, completed=first_step)

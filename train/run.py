@@ -1,0 +1,205 @@
+"""One training from its recipe to its report: reads the data, makes the network, watches, evaluates, keeps.
+
+In the folder `out`: recipe.yaml, metrics.csv, last.safetensors and best.safetensors (for the pipeline),
+state.safetensors (to go on), pictures/, tensorboard/, scores.json, report.html.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+
+from models import load_checkpoint
+from train.coco import CocoData, read_coco, same_classes
+from train.evaluate import Scores, evaluate
+from train.loop import Losses, Trainer, TrainingError
+from train.pictures import epoch_pictures
+from train.recipe import DataSettings, Recipe
+from train.report import write_report
+from train.start import start_network
+from train.state import load_state, save_state
+from train.team import Team
+from train.watch import Watch
+
+INTERRUPTED = 130
+
+
+@dataclass
+class Tally:
+    """What an epoch adds up to."""
+
+    started: float = field(default_factory=time.monotonic)
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    batches: int = 0
+    images: int = 0
+    waited: float = 0.0
+
+    def add(self, losses: Losses, waited: float, images: int) -> None:
+        for name, value in losses.items():
+            self.sums[name] += value
+        self.batches += 1
+        self.images += images
+        self.waited += waited
+
+    def row(self) -> dict[str, float]:
+        seconds = time.monotonic() - self.started
+        means = {name: total / self.batches for name, total in self.sums.items()}
+        return {
+            **means,
+            "seconds": round(seconds, 3),
+            "images_per_second": self.images / seconds,
+            "loader_wait_share": self.waited / seconds,
+        }
+
+
+class Run:
+    """Raises ValueError (bad data, a bad checkpoint), or OSError where `out` cannot be written."""
+
+    def __init__(self, recipe: Recipe, team: Team, resume: Path | None) -> None:
+        self._recipe, self._team = recipe, team
+        self._folder = Path(recipe.out)
+        self._prepare_folder(resume)
+        self._train, self._val, self._test = read_data(recipe.data)
+        self._notes: list[str] = []
+        network = start_network(recipe.model, self._train.class_names, self._notes.append)
+        self._trainer = Trainer(recipe, network, self._train, team)
+        if resume:
+            self._trainer.restore(load_state(resume))
+
+    def _prepare_folder(self, resume: Path | None) -> None:
+        if self._team.leads:
+            state = self._folder / "state.safetensors"
+            if state.exists() and not resume:
+                raise ValueError(f"{self._folder} holds a training already: go on with --resume, or give another out")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            recipe = msgspec.yaml.encode(self._recipe)
+            (self._folder / "recipe.yaml").write_bytes(recipe)
+
+    def go(self, stop: Callable[[], bool]) -> int:
+        """Trains to the end, or until `stop()`; the exit code. Raises TrainingError."""
+        trainer, progress = self._trainer, self._trainer.progress
+        per_epoch = trainer.order.steps_per_epoch
+        with Watch(self._folder, trainer.steps, progress.step, per_epoch, silent=not self._team.leads) as watch:
+            self._introduce(watch)
+            tally = Tally()
+            for losses, waited, images in trainer.steps_made():
+                made = progress.step - 1
+                watch.step(progress.step, losses, trainer.rate(made))
+                tally.add(losses, waited, images)
+                if trainer.ends_epoch(made):
+                    self._end_epoch(watch, tally)
+                    tally = Tally()
+                if trainer.may_stop_after(made) and self._team.any(stop()):
+                    self._keep_state()
+                    watch.tell(f"stopped after step {progress.step}; go on with --resume")
+                    return INTERRUPTED
+            self._finish(watch)
+        return 0
+
+    def _introduce(self, watch: Watch) -> None:
+        trainer, recipe = self._trainer, self._recipe
+        images = trainer.order.images_per_step * recipe.optimiser.accumulate
+        for note in (*self._notes, *self._train.remarks):
+            watch.tell(note)
+        watch.tell(
+            f"{len(self._train.images)} images, {len(self._train.class_names)} classes; {images} images a step on "
+            f"{self._team.size} x {self._team.device}; learning rate {trainer.peak_rate:.3g}"
+            + (
+                f" = {recipe.optimiser.learning_rate:g} x {images}/{recipe.optimiser.for_batch}"
+                if recipe.optimiser.for_batch
+                else ""
+            )
+        )
+
+    # -- at the end of an epoch
+
+    def _end_epoch(self, watch: Watch, tally: Tally) -> None:
+        trainer = self._trainer
+        if self._team.leads:
+            epoch = trainer.progress.step // trainer.order.steps_per_epoch
+            row = tally.row()
+            scores = self._scores(epoch)
+            self._keep(epoch, scores)
+            watch.epoch(self._row(epoch, row, scores))
+            self._show(watch, epoch)
+        self._team.wait()
+
+    def _row(self, epoch: int, tallied: Mapping[str, float], scores: Scores | None) -> dict[str, Any]:
+        step = self._trainer.progress.step
+        rate = self._trainer.rate(step - 1)
+        found = {"ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75} if scores else {}
+        return {"epoch": epoch, "step": step, "learning_rate": rate, **tallied, **found}
+
+    def _scores(self, epoch: int) -> Scores | None:
+        due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.epochs
+        return self._evaluate(self._val) if self._val and due else None
+
+    def _evaluate(self, data: CocoData) -> Scores:
+        return evaluate(self._trainer.result, data, device=self._team.device, batch=self._recipe.loop.batch)
+
+    def _keep(self, epoch: int, scores: Scores | None) -> None:
+        """The weights, the best so far, and the state. Raises TrainingError where the disk does not take them."""
+        progress = self._trainer.progress
+        value = scores.ap if scores else -1.0
+        try:
+            self._trainer.save_weights(self._folder / "last.safetensors")
+            if not self._val or (scores and value > progress.best):
+                progress.best, progress.best_epoch = value, epoch
+                self._trainer.save_weights(self._folder / "best.safetensors")
+        except OSError as error:
+            raise self._not_kept(error) from None
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        if self._team.leads:
+            try:
+                save_state(self._trainer.state(), self._folder / "state.safetensors")
+            except OSError as error:
+                raise self._not_kept(error) from None
+
+    def _not_kept(self, error: OSError) -> TrainingError:
+        return TrainingError(f"{self._folder}: cannot be written ({error}); what was kept before is still there")
+
+    def _show(self, watch: Watch, epoch: int) -> None:
+        count = self._recipe.loop.pictures
+        if count:
+            picture = epoch_pictures(self._trainer.result, self._val or self._train, self._recipe.targets, count)
+            folder = self._folder / "pictures"
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"epoch_{epoch:03}.jpg"), picture[:, :, ::-1])
+            watch.picture(picture, self._trainer.progress.step)
+
+    # -- at the end
+
+    def _finish(self, watch: Watch) -> None:
+        if not self._team.leads:
+            return
+        best = self._folder / "best.safetensors"
+        load_checkpoint(self._trainer.result, best)
+        data = self._test or self._val or self._train
+        scores = self._evaluate(data)
+        name = "test" if self._test else "validation" if self._val else "training"
+        watch.tell(
+            f"best epoch {self._trainer.progress.best_epoch}; on {len(data.images)} {name} images: "
+            f"AP {scores.ap:.4f}  AP50 {scores.ap50:.4f}  AP75 {scores.ap75:.4f}"
+        )
+        (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores.figures()), indent=2))
+        write_report(self._folder, self._recipe, data, scores, name)
+        watch.tell(f"wrote {best} and {self._folder / 'report.html'}")
+
+
+def read_data(settings: DataSettings) -> tuple[CocoData, CocoData | None, CocoData | None]:
+    """Images to train on, to choose by and to report on. Raises DataError."""
+    train = read_coco(settings.train_json, settings.train_images)
+    others = []
+    for json_path, folder in ((settings.val_json, settings.val_images), (settings.test_json, settings.test_images)):
+        data = read_coco(json_path, folder) if json_path else None
+        if data:
+            same_classes(train, data)
+        others.append(data)
+    return train, others[0], others[1]
