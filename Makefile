@@ -53,7 +53,7 @@ bench: setup
 
 # Pins for every Python from 3.11; names no package index.
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra dev --extra onnxruntime --extra openvino \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra dev --extra onnxruntime --extra openvino --extra train \
 		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean:

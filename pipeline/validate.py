@@ -9,8 +9,9 @@ from pipeline.sources import SourceInfo, open_source
 
 def validate(settings: Settings) -> int:
     """Print what each source is. Raises SourceError or UsageError for the first thing that is wrong."""
-    if settings.infer.weights and not Path(settings.infer.weights).is_file():
-        raise UsageError(f"infer.weights: no such file: {settings.infer.weights}")
+    weights = Path(settings.infer.weights or "")
+    if weights.suffix and not weights.is_file():  # without a suffix it is a name, which the network's process knows
+        raise UsageError(f"infer.weights: no such file: {weights}")
     for source_id, source_settings in settings.sources.items():
         with open_source(source_settings, source_id) as source:
             print(f"{source_id}: {describe(source.info)}")

@@ -37,14 +37,14 @@ def json_lines(path: Path) -> list[dict]:
 def stage_pids(parent_pid: int) -> dict[str, int]:
     """Stage → pid of the workers that the command started."""
     pids = {}
-    for pid in _children(parent_pid):
+    for pid in children(parent_pid):
         words = _cmdline(pid)
         if "pipeline.worker" in words and words[-1] in STAGES:
             pids[words[-1]] = pid
     return pids
 
 
-def _children(parent_pid: int) -> list[int]:
+def children(parent_pid: int) -> list[int]:
     try:
         return [int(pid) for pid in Path(f"/proc/{parent_pid}/task/{parent_pid}/children").read_text().split()]
     except FileNotFoundError:
