@@ -7,7 +7,7 @@ workers side by side and nothing else running; two of them share caches and memo
 then than one worker takes that has the machine to itself. The ratio to that stricter bound is printed too.
 Parts and runs are measured in turn, several rounds of both, because the machine may be shared.
 
-    python benchmarks/bench_pipeline.py [VIDEO] [--frames N] [--rounds N] [--workers N --threads N]
+    python benchmarks/bench_pipeline.py [VIDEO] [--frames N] [--rounds N] [--engine E] [--workers N --threads N]
 """
 
 import argparse
@@ -21,11 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import torch
 from common import DATA, ROOT, finish, machine
 
 import models
+from models.engines import Job, create_engine
+from models.engines.choice import choose
 from pipeline.detections import Detections
 from pipeline.geometry import fit_input
 from pipeline.kernels.boxes import decode_heads
@@ -54,13 +56,14 @@ class Parts:
 
     def __init__(self, video: Path, frames: int, infer: InferSettings) -> None:
         self._workers = infer.cpu_workers()
-        torch.set_num_threads(infer.cpu_threads())
         self._source = SourceSettings(uri=str(video), max_frames=frames)
-        spec = models.SPECS[models.DEFAULT_MODEL]
-        self._spec = spec
-        self._model = models.create_model(spec.name)
-        models.load_checkpoint(self._model, spec.weights_file)
-        self._model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        network = models.load_model(models.DEFAULT_MODEL)
+        self._spec = network.spec
+        job = Job(lanes=self._workers, threads=infer.cpu_threads())
+        self._engine = (
+            choose(network, job).engine if infer.engine == "auto" else create_engine(infer.engine, network, job)
+        )
+        self.engine_name = self._engine.name
         self._inputs = list(self._decoded(full_size=False, keep=True))[:NETWORK_FRAMES]
         self._heads = [self._network(input_hwc) for input_hwc in self._inputs]
         self._detections = [self._peaks(heads) for heads in self._heads]
@@ -81,11 +84,10 @@ class Parts:
                 wanted = image if full_size else out
                 yield wanted.copy() if keep else wanted
 
-    @torch.inference_mode()
     def _network(self, input_hwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images_bchw = torch.from_numpy(input_hwc).permute(2, 0, 1).unsqueeze(0).float()
-        heads = self._model(images_bchw)
-        return heads["hm"][0].contiguous().numpy(), heads["wh"][0].contiguous().numpy()
+        heads = self._engine.allocate()
+        self._engine.run(input_hwc[None], heads)
+        return heads["hm"][0], heads["wh"][0]
 
     def _peaks(self, heads: tuple[np.ndarray, np.ndarray]) -> Detections:
         spec = self._spec
@@ -97,10 +99,10 @@ class Parts:
     def decode(self, full_size: bool) -> int:
         return sum(1 for _ in self._decoded(full_size))
 
-    @torch.inference_mode()
     def network(self) -> int:
+        heads = self._engine.allocate()
         for input_hwc in self._inputs:
-            self._model(torch.from_numpy(input_hwc).permute(2, 0, 1).unsqueeze(0).float())
+            self._engine.run(input_hwc[None], heads)
         return len(self._inputs)
 
     def network_side_by_side(self) -> int:
@@ -172,12 +174,14 @@ def whole(video: Path, frames: int, overlay: bool, infer: InferSettings, queue: 
 def main() -> None:
     arguments = parse()
     here, cores = machine("torch", "numba", "av"), usable_cores()
-    infer = InferSettings(workers=arguments.workers, threads=arguments.threads)
+    infer = InferSettings(workers=arguments.workers, threads=arguments.threads, engine=arguments.engine)
     queue = QueueSettings(capacity=arguments.capacity)
     print(here)
     with open_source(SourceSettings(uri=str(arguments.video)), "bench") as source:
         frames = min(arguments.frames, source.info.frame_count or arguments.frames)
     parts = Parts(arguments.video, frames, infer)
+    infer = msgspec.structs.replace(infer, engine=parts.engine_name)
+    print(f"engine {parts.engine_name}, {infer.cpu_workers()} workers of {infer.cpu_threads()} threads")
     parts.cost(overlay=True)  # warm-up of the parts, and of the whole
     whole(arguments.video, min(frames, 100), True, infer, queue)
     results = {}
@@ -191,7 +195,17 @@ def main() -> None:
         print(f"{name}: median {median['ratio']:.3f} of the bound\n")
         ratios = {key: [r[key] for r in rounds] for key in ("ratio", "strict_ratio")}
         results[name] = {"median_round": median, "all_rounds": ratios}
-    finish(rounded({"benchmark": "pipeline", "machine": here, "frames": frames, "results": results}))
+    finish(
+        rounded(
+            {
+                "benchmark": "pipeline",
+                "machine": here,
+                "engine": parts.engine_name,
+                "frames": frames,
+                "results": results,
+            }
+        )
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -201,6 +215,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("video", nargs="?", type=Path, default=usual if usual.exists() else clip)
     parser.add_argument("--frames", type=int, default=795)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--capacity", type=int, default=QueueSettings().capacity)
