@@ -1,16 +1,17 @@
 """Every network on every engine of this machine: frames a second, latency, how near to the processor's ceiling.
 
     python benchmarks/bench_models.py [--models dla_34,hourglass] [--engines eager,openvino] [--out models.json]
-    python benchmarks/bench_models.py --calibration-check [--models mobilenetv3]
-    python benchmarks/bench_models.py --profile dla_34
+    python benchmarks/bench_models.py --calibration-check [--models mobilenetv3]    # is `auto` as fast as eager?
+    python benchmarks/bench_models.py --profile dla_34                              # where its time goes
 
 `network` is from uint8 frames in host memory to raw heads in host memory; `decoded` is up to the 100 best peaks of all
 classes, without a threshold, as the frames a second of the paper (arXiv 1904.07850, table 1) are counted: on a CPU the
 pipeline's peak search comes behind, on CUDA the peaks are searched there and candidates are all that comes out.
 
 First one lane with all cores at each batch, then as many lanes as the pipeline takes. Engines have their turn in
-rounds, and with them one large matrix product on the same threads (`torch.mm`, fp16 on CUDA, else fp32), so that a
-machine that changes its pace changes it for all; ratios are medians of the rounds' own.
+rounds, so that a machine that changes its pace changes it for all; ratios are medians of the rounds' own. With them run
+two ceilings in the same precision on the same threads: one large matrix product and one dense convolution. Two, since
+the libraries behind them differ: on some processors torch.mm stays far below what convolutions reach.
 
 Frames are noise. Networks without weights are drawn at random, and made to behave like trained ones: norms take their
 statistics from noise, or a deep network would leave the range of half floats, and deformable convolutions get offsets
@@ -30,6 +31,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,11 @@ TURN_SECONDS = 0.4
 LEAST_ROUNDS, LEAST_CALLS = 3, 5
 MOST_TIMES_BUDGET = 3  # a batch whose fewest calls take longer than so many times their budget is left out
 
-CEILING = "torch.mm"
-CEILING_SIDE = {"cpu": 2048, "cuda": 8192}
-CEILING_DTYPE = {"cpu": torch.float32, "cuda": torch.float16}
+LEAST_SHARE = 0.001  # of the time, below which a kind of layer is not listed
+
+MATRIX, CONVOLUTION = "torch.mm", "conv 3x3"
+CEILINGS = (MATRIX, CONVOLUTION)
+CHANNELS = 256  # of the convolution, before and after
 
 # Seconds of the network, and with the decoding behind it.
 NETWORK, DECODED = 0, 1
@@ -127,19 +131,31 @@ def lane_of(engine: Engine, decode: Decode | None) -> Call:
     return call
 
 
-def lane_of_ceiling(device: torch.device) -> Call:
-    side, dtype = CEILING_SIDE[device.type], CEILING_DTYPE[device.type]
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = torch.empty_like(a)
+def lane_of_ceiling(name: str, device: torch.device) -> Call:
+    run = ceiling(name, device)[1]
 
     def call() -> Sample:
         start = time.perf_counter()
-        torch.mm(a, b, out=product)
+        run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - start,) * 2
 
     return call
+
+
+def ceiling(name: str, device: torch.device) -> tuple[float, Callable[[], object]]:
+    """GFLOP of a call, and what is called, with tensors of its own."""
+    on_cuda = device.type == "cuda"
+    tensor = partial(torch.randn, device=device, dtype=torch.float16 if on_cuda else torch.float32)
+    if name == MATRIX:
+        side = 8192 if on_cuda else 2048
+        a, b, product = tensor(side, side), tensor(side, side), tensor(side, side)
+        return 2e-9 * side**3, lambda: torch.mm(a, b, out=product)
+    batch, side = (32, 128) if on_cuda else (1, 64)
+    x = tensor(batch, CHANNELS, side, side).to(memory_format=torch.channels_last)
+    weight = tensor(CHANNELS, CHANNELS, 3, 3).to(memory_format=torch.channels_last)
+    return 2e-9 * batch * side**2 * 9 * CHANNELS**2, lambda: torch.conv2d(x, weight, padding=1)
 
 
 def interleave(lanes_by_name: dict[str, list[Call]], seconds: float) -> dict[str, Rounds]:
@@ -159,7 +175,8 @@ def interleave(lanes_by_name: dict[str, list[Call]], seconds: float) -> dict[str
 
 def turn(call: Call) -> list[Sample]:
     """One lane's turn. Its first call finds the caches full of another's, and counts only where it is the only one."""
-    started, samples = time.perf_counter(), []
+    samples: list[Sample] = []
+    started = time.perf_counter()
     while not samples or time.perf_counter() - started < TURN_SECONDS:
         samples.append(call())
     return samples[1:] or samples
@@ -213,22 +230,23 @@ class Subject:
 
 
 def measure(subject: Subject, job: Job, given: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each engine and one for the ceiling, and why those that are not among them are not."""
+    """A row for each ceiling and each engine, and why engines that are not among them are not."""
     torch.set_num_threads(job.threads)
     engines, seconds_to_make, problems = make_engines(subject, job, given.engines)
     if not engines:
         return [], problems
     decode = decoding(subject.network, job)
     lanes_by_name = {
-        CEILING: [lane_of_ceiling(subject.device) for _ in range(job.lanes)],
+        **{name: [lane_of_ceiling(name, subject.device) for _ in range(job.lanes)] for name in CEILINGS},
         **{name: [lane_of(engine, decode) for _ in range(job.lanes)] for name, engine in engines.items()},
     }
     tell(f"{subject.network.spec.name}: measuring {', '.join(engines)} ({described(job)})")
     rounds = interleave(lanes_by_name, given.seconds_per_engine)
-    rows = [ceiling_row(job, rounds[CEILING])]
+    ceilings = {name: ceiling(name, subject.device)[0] * calls_per_second(rounds[name]) for name in CEILINGS}
+    rows = [ceiling_row(name, job, ceilings[name], rounds[name]) for name in CEILINGS]
     for name, engine in engines.items():
         made = {"precision": engine.precision, "seconds_to_make": seconds_to_make[name]}
-        rows.append(engine_row(name, job, rounds, subject.gflop) | made)
+        rows.append(engine_row(name, job, rounds, subject.gflop, ceilings) | made)
     return rows, problems
 
 
@@ -251,15 +269,15 @@ def described(job: Job) -> str:
     return f"batch {job.batch}, {job.lanes} x {job.threads} threads"
 
 
-def ceiling_row(job: Job, rounds: Rounds) -> dict[str, Any]:
-    flop = 2 * CEILING_SIDE[torch.device(job.device).type] ** 3
-    gflop_per_s = flop / 1e9 * float(np.median(calls_per_second(rounds)))
-    return {"name": CEILING, **setup(job), "gflop_per_s": round(gflop_per_s, 1), "call_ms": spread_ms(rounds, NETWORK)}
+def ceiling_row(name: str, job: Job, gflop_per_s: NDArray[np.float64], rounds: Rounds) -> dict[str, Any]:
+    rate = round(float(np.median(gflop_per_s)), 1)
+    return {"name": name, **setup(job), "gflop_per_s": rate, "network_ms": spread_ms(rounds, NETWORK)}
 
 
-def engine_row(name: str, job: Job, rounds: dict[str, Rounds], gflop: float) -> dict[str, Any]:
+def engine_row(
+    name: str, job: Job, rounds: dict[str, Rounds], gflop: float, ceilings: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
     rates = calls_per_second(rounds[name])
-    ceiling = 2 * CEILING_SIDE[torch.device(job.device).type] ** 3 / 1e9 * calls_per_second(rounds[CEILING])
     images_per_s = job.batch * rates
     row = {
         "name": name,
@@ -267,7 +285,7 @@ def engine_row(name: str, job: Job, rounds: dict[str, Rounds], gflop: float) -> 
         "images_per_s": round(float(np.median(images_per_s)), 2),
         "images_per_s_decoded": round(job.batch * float(np.median(calls_per_second(rounds[name], DECODED))), 2),
         "gflop_per_s": round(gflop * float(np.median(images_per_s)), 1),
-        "of_ceiling": round(float(np.median(gflop * images_per_s / ceiling)), 3),
+        "of": {each: round(float(np.median(gflop * images_per_s / ceilings[each])), 3) for each in CEILINGS},
         "network_ms": spread_ms(rounds[name], NETWORK),
         "decoded_ms": spread_ms(rounds[name], DECODED),
     }
@@ -321,27 +339,28 @@ def bench(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def least_seconds(rows: list[dict[str, Any]], batch: int) -> float:
     """What the fewest calls at this batch would take, to judge by those before; the mean over the engines."""
-    each = [batch * LEAST_CALLS / row["images_per_s"] for row in rows if row["name"] != CEILING]
+    each = [batch * LEAST_CALLS / row["images_per_s"] for row in rows if row["name"] not in CEILINGS]
     return float(np.mean(each)) if each else 0.0
 
 
 def pipeline_batches(rows: list[dict[str, Any]], device: torch.device) -> list[int]:
     """For the pipeline's lanes: 1, which is what it gives; on CUDA also what was best alone."""
-    best = max((row for row in rows if row["name"] != CEILING), key=lambda row: row["images_per_s"], default=None)
+    best = max((row for row in rows if row["name"] not in CEILINGS), key=lambda row: row["images_per_s"], default=None)
     return sorted({1, best["batch"]}) if best and device.type == "cuda" else [1]
 
 
 def release() -> None:
     """Engines that are no longer referred to give their memory back."""
     gc.collect()
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 HEADINGS = (
     "batch", "lanes", "engine", "frames/s", "decoded", "p50 ms", "p95 ms", "min ms", "calls", "GFLOP/s", "of mm",
-    "x eager", "low to high",
+    "of conv", "x eager", "low to high",
 )  # fmt: skip
 
 
@@ -358,7 +377,7 @@ def show(result: dict[str, Any]) -> None:
 
 def best_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each engine's best batch in one lane."""
-    alone = [row for row in rows if row["name"] != CEILING and row["lanes"] == 1]
+    alone = [row for row in rows if row["name"] not in CEILINGS and row["lanes"] == 1]
     names = {row["name"] for row in alone}
     return [max((r for r in alone if r["name"] == name), key=lambda r: r["images_per_s"]) for name in sorted(names)]
 
@@ -366,20 +385,20 @@ def best_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def cells(row: dict[str, Any], is_best: bool) -> tuple[str, ...]:
     """Of the table; `*` marks an engine's best batch."""
     where = (str(row["batch"]), f"{row['lanes']}x{row['threads']}", row["name"])
-    ms = row.get("network_ms", row.get("call_ms"))
+    ms = row["network_ms"]
     times = (*(f"{ms[which]:.2f}" for which in ("p50", "p95", "min")), str(ms["count"]))
-    if row["name"] == CEILING:
-        return ("", where[1], CEILING, "", "", *times, f"{row['gflop_per_s']:.0f}", "", "", "")
-    low, median, high = row.get("times_eager", [math.nan] * 3)
+    if row["name"] in CEILINGS:
+        return ("", *where[1:], "", "", *times, f"{row['gflop_per_s']:.0f}", "", "", "", "")
+    low, median, high = (f"{ratio:.2f}" for ratio in row.get("times_eager", (math.nan,) * 3))
     return (
         *where,
         f"{row['images_per_s']:.2f}{'*' if is_best else ' '}",
         f"{row['images_per_s_decoded']:.2f}",
         *times,
         f"{row['gflop_per_s']:.0f}",
-        f"{row['of_ceiling']:.0%}",
-        f"{median:.2f}",
-        f"{low:.2f} to {high:.2f}",
+        *(f"{row['of'][each]:.0%}" for each in CEILINGS),
+        median,
+        f"{low} to {high}",
     )
 
 
@@ -426,27 +445,32 @@ def show_choice(result: dict[str, Any]) -> None:
 
 
 def profile(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Where the time of the eager engine goes: by kind of layer, on CUDA by kernel; the wall's in front."""
+    """Where the time of the eager engine goes: by kind of layer, on CUDA by kernel."""
     subject = Subject.named(name, given)
     job = subject.job(given.batches[0], 1, given.threads)
-    engine = create_engine("eager", subject.network, job)
-    call = lane_of(engine, None)
-    alone = [call()[NETWORK] for _ in range(LEAST_CALLS)]
-    calls = max(3, min(50, round(given.seconds_per_engine / np.median(alone))))
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if subject.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    call = lane_of(create_engine("eager", subject.network, job), None)
+    median = float(np.median([call()[NETWORK] for _ in range(LEAST_CALLS)]))
+    calls = max(3, min(50, round(given.seconds_per_engine / median)))
     tell(f"{name}: {calls} calls under the profiler")
+    times, counts = by_kind(recorded(call, calls, subject.device), subject.device)
+    all_ms = sum(times.values())
+    rows = [
+        {"kind": kind, "ms": ms / calls, "share": ms / all_ms, "count": round(counts[kind] / calls)}
+        for kind, ms in sorted(times.items(), key=lambda item: -item[1])
+        if ms > LEAST_SHARE * all_ms
+    ]
+    facts = {"model": name, "weights": subject.weights, **setup(job), "calls": calls}
+    return facts | {"median_ms_without_profiler": 1e3 * median, "rows": rows}
+
+
+def recorded(call: Call, calls: int, device: torch.device) -> Any:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities, record_shapes=True) as record:
         for _ in range(calls):
             call()
-    times, counts = by_kind(record, subject.device)
-    rows = [
-        {"kind": kind, "ms": ms / calls, "share": ms / sum(times.values()), "count": round(counts[kind] / calls)}
-        for kind, ms in sorted(times.items(), key=lambda item: -item[1])
-    ]
-    facts = {"model": name, "weights": subject.weights, **setup(job), "calls": calls}
-    return facts | {"median_ms_without_profiler": 1e3 * float(np.median(alone)), "rows": rows}
+    return record
 
 
 def by_kind(record: Any, device: torch.device) -> tuple[dict[str, float], dict[str, int]]:
@@ -461,36 +485,37 @@ def by_kind(record: Any, device: torch.device) -> tuple[dict[str, float], dict[s
 
 def kernels(record: Any) -> Iterator[tuple[str, float, int]]:
     for event in record.key_averages():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             yield event.key[:100], event.self_device_time_total / 1e3, event.count
 
 
 def operators(record: Any) -> Iterator[tuple[str, float, int]]:
     for event in record.key_averages(group_by_input_shape=True):
-        yield kind_of(event.key, event.input_shapes), event.self_cpu_time_total / 1e3, event.count
+        number = event.count if not is_conv(event) or event.key == "aten::convolution" else 0
+        yield kind_of(event), event.self_cpu_time_total / 1e3, number
 
 
-def kind_of(operator: str, shapes: list[list[int]]) -> str:
-    """Convolutions by their size, whichever of the nested operators takes the time; others by their name."""
-    is_conv = operator.startswith("aten::") and "conv" in operator and len(shapes) > 1 and len(shapes[1]) == 4
-    if not is_conv:
-        return operator.removeprefix("aten::").rstrip("_")
-    (_, channels, *_), (_, group, height, width) = shapes[:2]
+def is_conv(event: Any) -> bool:
+    """One of torch's convolutions, each of which is several operators one in another."""
+    shapes = event.input_shapes
+    return event.key.startswith("aten::") and "conv" in event.key and len(shapes) > 1 and len(shapes[1]) == 4
+
+
+def kind_of(event: Any) -> str:
+    """Convolutions by their size, others by their name."""
+    if not is_conv(event):
+        return str(event.key).removeprefix("aten::").rstrip("_")
+    (_, channels, *_), (_, group, height, width) = event.input_shapes[:2]
     # Only deconvolutions have even sides here.
     what = "convolution" if height % 2 else "deconvolution"
     return f"{what} {height}x{width}" + (" depthwise" if group == 1 < channels else "")
 
 
 def show_profile(result: dict[str, Any], most: int = 20) -> None:
-    print(
-        f"\n{result['model']}, eager, batch {result['batch']}, {result['threads']} threads, {result['weights']}: ",
-        end="",
-    )
-    print(f"{result['median_ms_without_profiler']:.1f} ms a call without the profiler; with it, a call's")
-    rows = [
-        (f"{row['ms']:.2f}", f"{row['share']:.1%}", str(row["count"]), row["kind"]) for row in result["rows"][:most]
-    ]
-    print_table([("ms", "share", "events", "kind"), *rows], left=(3,))
+    setting = f"batch {result['batch']}, {result['threads']} threads, {result['weights']}"
+    print(f"\n{result['model']}, eager, {setting}: {result['median_ms_without_profiler']:.1f} ms a call; profiled:")
+    rows = [(f"{r['ms']:.2f}", f"{r['share']:.1%}", str(r["count"]), r["kind"]) for r in result["rows"][:most]]
+    print_table([("ms", "share", "times", "kind"), *rows], left=(3,))
 
 
 def tell(doing: str) -> None:
@@ -505,7 +530,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batches", type=numbers, help="images at a time, in one lane; default: 1,4; 1,8,… on CUDA")
     parser.add_argument("--threads", type=positive, help="of one lane alone; default: all cores")
     parser.add_argument("--size", type=size, help="WIDTHxHEIGHT of the input; default: what the network was made for")
-    parser.add_argument("--seconds-per-engine", type=float, default=4.0, help="for each setting; default: 4")
+    parser.add_argument("--seconds-per-engine", type=float, default=3.0, help="for each setting; default: 3")
     parser.add_argument("--out", type=Path, help="a JSON file, written after each network")
     parser.add_argument("--calibration-check", action="store_true", help="is what `auto` takes as fast as eager?")
     parser.add_argument("--profile", metavar="MODEL", choices=list_models(), help="where the time of eager goes")
@@ -552,7 +577,9 @@ def numbers(text: str) -> list[int]:
 
 def size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    return positive(width), positive(height)
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give WIDTHxHEIGHT in pixels")
+    return int(width), int(height)
 
 
 def main() -> int:
@@ -562,14 +589,12 @@ def main() -> int:
     if given.device.type == "cuda":
         here += f", {torch.cuda.get_device_name(given.device)}"
     print(here, flush=True)
-    work, display = (
-        (profile, show_profile)
-        if given.profile
-        else (check_choice, show_choice)
-        if given.calibration_check
-        else (bench, show)
-    )
-    report = {"benchmark": "models", "machine": here, "device": str(given.device), "results": []}
+    work, display = bench, show
+    if given.calibration_check:
+        work, display = check_choice, show_choice
+    if given.profile:
+        work, display = profile, show_profile
+    report: dict[str, Any] = {"benchmark": "models", "machine": here, "device": str(given.device), "results": []}
     with tempfile.TemporaryDirectory(prefix="bench-models-") as folder:
         os.environ.setdefault("CENTERSTREAM_CACHE", folder)
         for name in given.models:

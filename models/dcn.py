@@ -6,10 +6,11 @@ compiled gather (models/kernels/deform.py) and an ordinary convolution of what i
 Numba and torchvision, which takes seconds, are imported when first needed: inference on a CPU needs only the first.
 """
 
-import os
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from threading import Lock, Thread
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 
 SIDE = 3
 TAPS = SIDE * SIDE
-BLOCK = 1024  # pixels for each thread: fewer cost the convolution, more leave the cache
-LEAST_SHARE = 64  # pixels, below which a helper is not worth waking
+BLOCK = 1024  # pixels: with fewer the convolution is slow, with more the samples leave the cache
+LEAST_SHARE = 512  # pixels, below which a thread more is not worth waking
 
 
 class DeformConv(nn.Module):
@@ -41,11 +42,13 @@ class DeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         arguments = (x, self.conv_offset_mask(x), self.weight, self.bias)
-        result: Tensor = (torch.ops.centerstream.deform_conv2d if _is_plain(*arguments) else _anywhere)(*arguments)
+        result: Tensor = (torch.ops.centerstream.deform_conv2d if is_plain_inference(*arguments) else by_torchvision)(
+            *arguments
+        )
         return result
 
 
-def _is_plain(*arguments: Tensor) -> bool:
+def is_plain_inference(*arguments: Tensor) -> bool:
     """Whether this is inference in float32 on a CPU, and nobody writes the network down to run it elsewhere."""
     if any(argument.device.type != "cpu" or argument.dtype != torch.float32 for argument in arguments):
         return False
@@ -58,7 +61,7 @@ def _is_plain(*arguments: Tensor) -> bool:
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
-def _anywhere(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def by_torchvision(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     from torchvision.ops import deform_conv2d
 
     offset, mask = offset_mask.split((2 * TAPS, TAPS), dim=1)
@@ -88,26 +91,15 @@ def _on_cpu(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> Ten
     from models.kernels.deform import sample_taps
 
     result = _empty_result(x, offset_mask, weight, bias)
-    (channels, height, width), threads = x.shape[1:], torch.get_num_threads()
-    block = width * min(height, max(1, threads * BLOCK // width))
-    samples = torch.empty(block, TAPS * channels)
+    height, width = x.shape[2:]
     for image, planes, place in zip(x.flatten(2), offset_mask.flatten(2), result.flatten(2), strict=True):
         offsets, masks = planes.contiguous().split((2 * TAPS, TAPS))
         sample = partial(sample_taps, _array(image.t()), _array(offsets), _array(masks.sigmoid()), width)
         pixels = place.t() if place.t().is_contiguous() else torch.empty(height * width, len(place))
-        for start, part in zip(range(0, len(pixels), block), pixels.split(block), strict=True):
-            _side_by_side(sample, start, samples[: len(part)].numpy(), threads)
-            part.copy_(_convolve(samples[: len(part)], width, weight, bias))
+        _share(partial(_convolve, sample, width, weight, bias, pixels), height, width)
         if pixels.data_ptr() != place.data_ptr():
             place.copy_(pixels.t())  # as a matrix: torch transposes those five times as fast as images
     return result
-
-
-def _convolve(samples_pc: Tensor, width: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """Whole rows of pixels, the samples (N, 9 * C) to (N, out): an ordinary convolution, 9 samples wide, 9 apart."""
-    image_bchw = samples_pc.view(1, -1, TAPS * width, weight.shape[1]).permute(0, 3, 1, 2)
-    result_bchw = nn.functional.conv2d(image_bchw, weight.flatten(2).unsqueeze(2), bias, stride=(1, TAPS))
-    return result_bchw[0].flatten(1).t()
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
@@ -115,18 +107,53 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
     return array
 
 
-def _side_by_side(sample: Callable[..., None], start: int, samples: NDArray[np.float32], threads: int) -> None:
-    """`sample` for the pixels from `start` on, a share of them on each thread."""
-    share = max(LEAST_SHARE, -(-len(samples) // threads))
-    helped = [
-        _helpers().submit(sample, start + at, samples[at : at + share]) for at in range(share, len(samples), share)
-    ]
-    sample(start, samples[:share])
-    for part in helped:
-        part.result()
+@torch.inference_mode()
+def _convolve(
+    sample: Callable[..., None], width: int, weight: Tensor, bias: Tensor, pixels_po: Tensor, first: int, last: int
+) -> None:
+    """Fills `pixels_po` (H * W, out) from row `first` to before row `last`.
+
+    The samples of a row are an image 9 times as wide, and what is left is an ordinary convolution of stride 9.
+    """
+    channels, taps = weight.shape[1], weight.flatten(2).unsqueeze(2)
+    block = width * max(1, BLOCK // width)
+    samples = torch.empty(min(block, (last - first) * width), TAPS * channels)
+    for start in range(first * width, last * width, block):
+        part = pixels_po[start : min(start + block, last * width)]
+        read = samples[: len(part)]
+        sample(start, read.numpy())
+        image_bchw = read.view(1, -1, TAPS * width, channels).permute(0, 3, 1, 2)
+        part.copy_(nn.functional.conv2d(image_bchw, taps, bias, stride=(1, TAPS))[0].flatten(1).t())
+
+
+def _share(rows: Callable[[int, int], None], height: int, width: int) -> None:
+    """`rows` from 0 to `height`, as many at a time on as many threads as torch is to use."""
+    threads = torch.get_num_threads()
+    step = max(math.ceil(height / threads), math.ceil(LEAST_SHARE / width))
+    if step >= height:
+        rows(0, height)
+    else:
+        firsts, lasts = range(0, height, step), [*range(step, height, step), height]
+        list(_workers(threads).map(rows, firsts, lasts))
 
 
 @cache
-def _helpers() -> ThreadPoolExecutor:
-    """Shared by all who compute at the same time; no task waits for another, so none waits for ever."""
-    return ThreadPoolExecutor(os.cpu_count(), "deform")
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """For all who compute at the same time. No share waits for another, so none waits for ever."""
+    return ThreadPoolExecutor(threads, "deform", _stay_on_one_core)
+
+
+_starting = Lock()
+
+
+def _stay_on_one_core() -> None:
+    """Torch's own threads are of no use in a worker: they would meet after every block, and there are enough workers.
+
+    The number is set for the thread that sets it and for all that begin later; these are given theirs back.
+    """
+    with _starting:
+        for_others = torch.get_num_threads()
+        torch.set_num_threads(1)
+        other = Thread(target=torch.set_num_threads, args=(for_others,))
+        other.start()
+        other.join()

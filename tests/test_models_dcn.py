@@ -3,8 +3,9 @@
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,8 @@ def torchvision(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) ->
 
 
 def plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> np.ndarray:
-    """y(p) = sum over taps k of w_k x(p + p_k + offset_k) m_k (Zhu et al., equation 1), where x(q) is the sum over cells
-    r of max(0, 1 - |q_y - r_y|) max(0, 1 - |q_x - r_x|) x(r) (Dai et al., equations 3 and 4)."""
+    """y(p) = sum over taps k of w_k x(p + p_k + offset_k) m_k (Zhu et al., equation 1), where x(q) is the sum over
+    cells r of max(0, 1 - |q_y - r_y|) max(0, 1 - |q_x - r_x|) x(r) (Dai et al., equations 3 and 4)."""
     image, w = x.double().numpy(), weight.double().numpy()
     offset, mask = offset_mask[:, :18].double().numpy(), offset_mask[:, 18:].double().sigmoid().numpy()
     batch, _, height, width = image.shape
@@ -167,10 +168,13 @@ def test_starts_as_a_convolution_of_half_the_input() -> None:
 
 
 @FORMATS
-def test_infers_what_it_trains(memory_format: torch.memory_format) -> None:
+@pytest.mark.parametrize("without_gradients", [torch.inference_mode, torch.no_grad])
+def test_infers_what_it_trains(
+    memory_format: torch.memory_format, without_gradients: Callable[[], AbstractContextManager[None]], threads: int
+) -> None:
     model = module().to(memory_format=memory_format)
-    x = torch.randn(2, 8, 7, 9).contiguous(memory_format=memory_format)
-    with torch.inference_mode():
+    x = torch.randn(2, 8, 40, 30).contiguous(memory_format=memory_format)
+    with without_gradients():
         inferred = model(x)
     torch.testing.assert_close(inferred, model.train()(x), atol=1e-5, rtol=0)
 
@@ -218,12 +222,19 @@ def test_other_precisions_work(dtype: torch.dtype, tolerance: float) -> None:
 def test_four_threads_at_once_do_not_mix_their_figures(threads: int) -> None:
     model = module(32, 16)
     images = [torch.randn(1, 32, 40, 40 + i) for i in range(4)]
-    infer = torch.inference_mode()(lambda x: model(x))
     with torch.inference_mode():
         expected = [through_torchvision(model, x) for x in images]
     with ThreadPoolExecutor(4) as lanes:
-        for x, result in zip(range(40), lanes.map(infer, images * 10), strict=True):
-            torch.testing.assert_close(result, expected[x % 4], atol=1e-4, rtol=0)
+        results = list(lanes.map(torch.inference_mode()(model), images * 10))
+    for i, result in enumerate(results):
+        torch.testing.assert_close(result, expected[i % 4], atol=1e-4, rtol=0)
+
+
+def test_leaves_every_other_thread_the_number_of_threads_it_had(threads: int) -> None:
+    fast(*arguments(1, 8, 6, 60, 60))
+    assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == threads
 
 
 @FORMATS

@@ -4,6 +4,7 @@ The order of the images and what is drawn for each follow from the seed, the lea
 that was stopped and resumed makes the same steps, bit for bit, as one that was not (on one process and one device).
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 from models import save_checkpoint
 from models.normalise import Normalise
 from train.coco import CocoData
-from train.dataset import Batch, DetectionDataset, collate, loader_process
+from train.dataset import UNREADABLE_SHARE, Batch, DetectionDataset, collate, loader_process
 from train.losses import CenterNetLoss
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
@@ -31,8 +32,6 @@ from train.start import train_mode
 from train.state import Progress, State, optimiser_tensors, restore_optimiser
 from train.team import Team
 
-# Beyond it the data is at fault, and a training on what is left would not be what was asked for.
-UNREADABLE_SHARE = 0.01
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -129,11 +128,23 @@ class Trainer:
         updates = self.may_stop_after(step)
         with nullcontext() if updates or self.team.size == 1 else self._module.no_sync():
             losses = self._losses(batch)
-            self._check_finite(losses["loss"], batch)
+            told = self._told(losses, batch)
             self._scaler.scale(losses["loss"] / accumulate).backward()
         if updates:
             self._update()
-        return {name: float(value) for name, value in losses.items()}
+        return told
+
+    def _told(self, losses: dict[str, Tensor], batch: Batch) -> Losses:
+        """The losses of all processes together. Raises TrainingError, in all of them, where they are no numbers."""
+        values = self.team.mean(torch.stack(list(losses.values())).detach()).tolist()
+        told = dict(zip(losses, values, strict=True))
+        if not math.isfinite(told["loss"]):
+            names = ", ".join(map(str, batch.image_ids))
+            raise TrainingError(
+                f"the loss is {told['loss']} at step {self.progress.step + 1}, images {names}; try a lower "
+                "learning rate, optimiser.clip_norm or fp32"
+            )
+        return told
 
     def rate(self, step: int) -> float:
         """The learning rate of `step`."""
@@ -155,15 +166,7 @@ class Trainer:
             images_bchw = images_bchw.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, PRECISIONS.get(precision), enabled=precision != "fp32"):
             outputs = self._module(images_bchw)
-        return self._loss(outputs, targets, self.team.mean(targets.count()))
-
-    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
-        if not torch.isfinite(loss):
-            names = ", ".join(map(str, batch.image_ids))
-            raise TrainingError(
-                f"the loss is {float(loss)} at step {self.progress.step + 1}, images {names}; try a lower "
-                "learning rate, optimiser.clip_norm or fp32"
-            )
+        return self._loss(outputs, targets, self.team.mean(targets.count()), parts=self.team.size)
 
     def _update(self) -> None:
         self._scaler.unscale_(self._optimiser)

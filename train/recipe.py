@@ -40,7 +40,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class AugmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """As in section 5 of the CenterNet paper. Raises ValueError for a scale range upside down."""
 
-    # The image's size relative to the input, drawn evenly between the two
+    # The side of what is seen of an image, relative to the image, drawn evenly between the two: below 1 is closer
     scale_low: Above0 = 0.6
     scale_high: Above0 = 1.3
     # Crops are drawn anywhere in the image, rather than centred
@@ -48,7 +48,7 @@ class AugmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     flip: Fraction = 0.5
     # Top to bottom: for images that know no up, as through a microscope
     flip_vertical: Fraction = 0.0
-    # Each multiplies by 1 ± so much, in random order
+    # Each multiplies by 1 ± so much
     brightness: Fraction = 0.4
     contrast: Fraction = 0.4
     saturation: Fraction = 0.4

@@ -1,0 +1,4 @@
+"""Compiled loops over plain arrays: NumPy and Numba, nothing else. Knows no tensor, no network.
+
+gaussian  draws objects and regions without a verdict into heat maps
+"""

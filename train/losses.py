@@ -1,0 +1,111 @@
+"""The losses of the CenterNet design (arXiv 1904.07850, equations 1 to 4), by the heads' declarations.
+
+Knows no network and no box: outputs and targets meet under the heads' names.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.decode import gather_cells
+from models.heads import Head
+from train.targets import Targets
+
+# Scores are kept 0.0001 away from 0 and 1. A score is the sigmoid of a logit, so that is a limit to logits.
+LOGIT_LIMIT = math.log(0.9999 / 0.0001)
+# As in the reference: keeps a batch without objects from dividing by 0.
+L1_EPSILON = 1e-4
+
+
+class CenterNetLoss(nn.Module):
+    """The weighted sum of the heads' losses, each averaged over the stacks.
+
+    "focal"  equation 1, summed over all cells that are not -1, divided by the number of cells at 1, or 1
+    "l1"     equations 2 and 3, at the objects' cells, divided by the number of values + 0.0001
+
+    Raises ValueError for a head named "loss" or with another loss.
+    """
+
+    def __init__(self, head_specs: Sequence[Head]) -> None:
+        super().__init__()
+        self.head_specs = tuple(head_specs)
+        for head in self.head_specs:
+            if head.name == "loss" or head.loss not in ("focal", "l1"):
+                raise ValueError(
+                    f"head '{head.name}' with loss '{head.loss}': give 'focal' or 'l1', and no name 'loss'"
+                )
+
+    def forward(
+        self, outputs: Sequence[Mapping[str, Tensor]], targets: Targets, count: Tensor | None = None, parts: int = 1
+    ) -> dict[str, Tensor]:
+        """{"loss": the weighted sum, and by the name of each head its loss before the weight}, float32.
+
+        outputs  of each stack, raw: heat maps as logits; of any floating type, computed in float32
+        count    `targets.count()`; where this batch is one of `parts` of a greater one (as with several processes),
+                 the mean of all parts' counts. The mean of the parts' losses is then the loss of the whole, and the
+                 mean of their gradients its gradient
+
+        Raises ValueError where a head has no targets, or its output does not fit them.
+        """
+        counts = targets.count() if count is None else count
+        *positives, objects = (counts * parts).unbind()
+        positives_of = dict(zip(targets.heatmaps, positives, strict=True))
+        losses = {}
+        for head in self.head_specs:
+            of_stacks = [stack[head.name] for stack in outputs]
+            if head.loss == "focal":
+                total = _focal_total(head, of_stacks, targets)
+                divisor = positives_of[head.name].clamp(min=1)
+            else:
+                total = _l1_total(head, of_stacks, targets)
+                divisor = objects * head.channels + L1_EPSILON
+            losses[head.name] = total / len(of_stacks) / divisor * parts
+        weighted = [head.weight * losses[head.name] for head in self.head_specs]
+        return {"loss": torch.stack(weighted).sum(), **losses}
+
+
+def focal_sum(logits_bchw: Tensor, heatmap_bchw: Tensor) -> Tensor:
+    """The penalty-reduced focal loss (equation 1, α = 2, β = 4) before it is divided; cells below 0 do not count.
+
+    The logit of "wrong here" is -x in a cell at 1 and x in any other, so that both cases are one:
+    -log(1 - p) p² with p = sigmoid(x), and log(1 - p) = -softplus(x) loses no digits.
+    """
+    positive = heatmap_bchw == 1
+    weight = (1 - heatmap_bchw) ** 4 * (heatmap_bchw >= 0) + positive
+    wrong = torch.where(positive, -logits_bchw, logits_bchw).float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    return (F.softplus(wrong) * wrong.sigmoid() ** 2 * weight).sum()
+
+
+def l1_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> Tensor:
+    """The absolute differences of the objects that are present, summed."""
+    difference = (predicted_bmc.float() - wanted_bmc).abs()
+    return difference.masked_fill(~present_bm[:, :, None], 0.0).sum()
+
+
+def _focal_total(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> Tensor:
+    _check_given(head, targets.heatmaps)
+    maps = targets.heatmaps[head.name]
+    for logits_bchw in of_stacks:
+        if logits_bchw.shape != maps.shape:
+            raise ValueError(f"head '{head.name}' gives {tuple(logits_bchw.shape)}, its targets are {maps.shape}")
+    heatmap_bchw = maps.draw()
+    return torch.stack([focal_sum(logits_bchw, heatmap_bchw) for logits_bchw in of_stacks]).sum()
+
+
+def _l1_total(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> Tensor:
+    _check_given(head, targets.values)
+    values_bmc = targets.values[head.name]
+    if head.channels != values_bmc.shape[2]:
+        raise ValueError(f"head '{head.name}' has {head.channels} channels, its targets {values_bmc.shape[2]}")
+    predicted = [gather_cells(output_bchw, targets.cells) for output_bchw in of_stacks]
+    return torch.stack([l1_sum(predicted_bmc, values_bmc, targets.present) for predicted_bmc in predicted]).sum()
+
+
+def _check_given(head: Head, given: Mapping[str, object]) -> None:
+    if head.name not in given:
+        raise ValueError(
+            f"head '{head.name}' (loss {head.loss}) has no targets; there are some for {', '.join(given) or 'none'}"
+        )
