@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from threading import Lock, Thread
+from threading import Barrier, Lock
 
 import numpy as np
 import torch
@@ -137,23 +137,24 @@ def _share(rows: Callable[[int, int], None], height: int, width: int) -> None:
         list(_workers(threads).map(rows, firsts, lasts))
 
 
-@cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    """For all who compute at the same time. No share waits for another, so none waits for ever."""
-    return ThreadPoolExecutor(threads, "deform", _stay_on_one_core)
-
-
 _starting = Lock()
 
 
-def _stay_on_one_core() -> None:
-    """Torch's own threads are of no use in a worker: they would meet after every block, and there are enough workers.
-
-    The number is set for the thread that sets it and for all that begin later; these are given theirs back.
-    """
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Shared by all who compute at the same time; no share waits for another, so none waits for ever."""
     with _starting:
-        for_others = torch.get_num_threads()
-        torch.set_num_threads(1)
-        other = Thread(target=torch.set_num_threads, args=(for_others,))
-        other.start()
-        other.join()
+        return _start(threads)
+
+
+@cache
+def _start(threads: int) -> ThreadPoolExecutor:
+    """Workers whose torch computes on one core each: with threads of its own it would gather them at every block.
+
+    Torch takes the number for the thread that sets it and for all that begin later; the latter get theirs back.
+    """
+    workers, started = ThreadPoolExecutor(threads, "deform", torch.set_num_threads, (1,)), Barrier(threads + 1)
+    for _ in range(threads):
+        workers.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(threads)
+    return workers

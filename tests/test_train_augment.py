@@ -143,7 +143,7 @@ def test_mirroring_goes_by_its_share():
 
 
 def test_scales_are_drawn_between_the_two():
-    chosen = AugmentSettings(scale_low=0.5, scale_high=2, flip=0)
+    chosen = AugmentSettings(scale_low=0.5, scale_high=2, flip=0)  # of what is seen: twice to half the size
     drawn = [draw_placement(rng(seed), (80, 40), (64, 64), "stretch", chosen).scale_xy for seed in range(300)]
     sizes = np.array(drawn) * (80 / 64, 40 / 64)
     assert np.allclose(sizes[:, 0], sizes[:, 1])
@@ -161,7 +161,7 @@ def test_crops_show_every_corner_at_times_and_always_much_of_the_image(scale):
         rows, columns = covered((300, 200), placement, (128, 128))
         area.append((rows.stop - rows.start) * (columns.stop - columns.start) / 128**2)
     assert seen.min() > 0
-    assert min(area) >= min(1, scale**2) / 2.2
+    assert min(area) >= min(1, 1 / scale**2) / 2.2
 
 
 def replace_scale(scale):

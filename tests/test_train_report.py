@@ -59,8 +59,8 @@ def test_a_row_shows_objects_both_heat_maps_and_detections() -> None:
     target[0, 1, 10, 10] = 1
     target[0, 0, 20:, 40:] = -1
     heat[0, 0, 5, 30] = 1
-    found = [np.array([[100, 40, 150, 80, 0.9, 0], [10, 10, 90, 90, 0.2, 1]], np.float32), NOTHING]
-    picture = training_pictures(images, boxes, [np.array([1]), np.array([], int)], target, heat, found, ("a", "b"))
+    found = [np.array([[100, 40, 150, 80, 0.9, 0], [10, 10, 90, 90, 0.2, 2]], np.float32), NOTHING]
+    picture = training_pictures(images, boxes, [np.array([1]), np.array([], int)], target, heat, found, ("a", "b", "c"))
     assert picture.shape == (2 * STRIP_HEIGHT + 2 * 200, 4 * PANEL_WIDTH, 3) and picture.dtype == np.uint8
     objects, should, says, shown = (panel.astype(int) for panel in panels(picture, 0, 200))
     assert np.abs(objects[80, 40] - rgb(1)).max() < 60 and (objects[100, 200] == 90).all()
@@ -68,6 +68,8 @@ def test_a_row_shows_objects_both_heat_maps_and_detections() -> None:
     assert says[44, 244].max() - says[44, 244].min() > 40
     assert should[180, 360].min() > should[180, 200].max() + 30  # nothing to be learnt
     assert np.abs(shown[120, 200] - rgb(0)).max() < 60 and (shown[100, 20] == 90).all()
+    named = [class_id for class_id in range(3) if (picture[-STRIP_HEIGHT:] == rgb(class_id)).all(axis=2).any()]
+    assert named == [0, 1]
     for panel in panels(picture, 1, 200):
         assert np.ptp(panel[:-GAP, :-GAP]) == 0  # nothing there, nothing shown
 

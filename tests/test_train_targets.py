@@ -252,15 +252,17 @@ def test_two_objects_in_a_cell_are_one_positive_and_two_with_values():
 
 
 def test_in_a_crowd_nothing_is_learnt_but_what_is_annotated():
-    targets = render([[(6, 4, 11, 9)]], [[0]], [[(2.5, 1.0, 14.0, 10.5)]], [[0]])
-    heatmap = drawn(targets)[0]
-    inside = np.zeros((12, 16), bool)
-    inside[1:11, 2:14] = True
-    object_only = drawn(render([[(6, 4, 11, 9)]], [[0]]))[0, 0]
-    np.testing.assert_array_equal(heatmap[0], np.where(inside & (object_only == 0), -1, object_only))
-    assert heatmap[0, 6, 8] == 1
-    assert not heatmap[1:].any()
-    assert targets.count().tolist() == [1, 1]
+    objects = [[(6, 4, 11, 9), (0, 0, 15, 11), (2, 2, 4, 4)]], [[0, 1, 0]]  # of different radii
+    targets = render(*objects, [[(2.5, 1.0, 14.0, 10.5)]], [[0]])
+    inside = np.zeros((3, 12, 16), bool)
+    inside[0, 1:11, 2:14] = True
+    without_crowd = drawn(render(*objects))[0]
+    expected = np.where(inside & (without_crowd == 0), -1, without_crowd)
+    np.testing.assert_array_equal(drawn(targets)[0], expected)
+    np.testing.assert_allclose(draw_in_torch(targets.heatmaps["hm"])[0], expected, rtol=0, atol=1e-6)
+    assert (expected < 0).any()
+    assert expected[0, 6, 8] == expected[1, 5, 7] == expected[0, 3, 3] == 1
+    assert targets.count().tolist() == [3, 3]
 
 
 # -- use

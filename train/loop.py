@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -21,9 +21,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from models import save_checkpoint
+from models.centernet import CenterNet
 from models.normalise import Normalise
 from train.coco import CocoData
-from train.dataset import UNREADABLE_SHARE, Batch, DetectionDataset, collate, loader_process
+from train.dataset import UNREADABLE_SHARE, Batch, DetectionDataset, Sample, collate, loader_process
 from train.losses import CenterNetLoss
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
@@ -45,7 +46,7 @@ class TrainingError(RuntimeError):
 class Trainer:
     """A network on its way through the data. `progress.step` is the next step to be made."""
 
-    def __init__(self, recipe: Recipe, network: nn.Module, data: CocoData, team: Team) -> None:
+    def __init__(self, recipe: Recipe, network: CenterNet, data: CocoData, team: Team) -> None:
         self.recipe, self.team, self.network = recipe, team, network
         loop = recipe.loop
         self.progress = Progress(recipe=msgspec.json.encode(recipe).decode())
@@ -54,7 +55,9 @@ class Trainer:
         self.peak_rate = peak_rate(recipe.optimiser, self.order.images_per_step * recipe.optimiser.accumulate)
         self._data = data
         self._normalise = Normalise(network.spec).to(team.device)
-        network.to(team.device, memory_format=torch.channels_last if loop.channels_last else torch.preserve_format)
+        network.to(team.device)
+        if loop.channels_last:
+            network.to(memory_format=torch.channels_last)
         self._module = _spread(network, team, loop.sync_batch_norm)
         self._loss = CenterNetLoss(network.head_specs)
         self._optimiser = _optimiser(network, recipe.optimiser)
@@ -69,9 +72,9 @@ class Trainer:
         self._unreadable: set[str] = set()
 
     @property
-    def result(self) -> nn.Module:
+    def result(self) -> CenterNet:
         """The network to evaluate and keep: the running mean of the weights where there is one."""
-        return self._average.module if self._average else self.network
+        return cast(CenterNet, self._average.module) if self._average else self.network
 
     # -- steps
 
@@ -91,7 +94,7 @@ class Trainer:
             self.progress.step += 1
             yield losses, waited, len(batch.image_ids)
 
-    def _loader(self) -> DataLoader:
+    def _loader(self) -> DataLoader[Sample]:
         recipe, spec, loop = self.recipe, self.network.spec, self.recipe.loop
         dataset = DetectionDataset(self._data, spec, recipe.augment, loop.seed)
         loaders = loader_count(loop.loaders)
@@ -123,8 +126,6 @@ class Trainer:
         step, accumulate = self.progress.step, self.recipe.optimiser.accumulate
         for group in self._optimiser.param_groups:
             group["lr"] = self.rate(step)
-        if not batch.image_ids:
-            return {"loss": 0.0}
         updates = self.may_stop_after(step)
         with nullcontext() if updates or self.team.size == 1 else self._module.no_sync():
             losses = self._losses(batch)
@@ -160,7 +161,7 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         device, precision = self.team.device, self.recipe.loop.precision
-        targets = batch.targets.to(device)
+        targets = batch.targets.to(device, non_blocking=True)
         images_bchw = self._normalise(batch.images_bhwc.to(device, non_blocking=True))
         if self.recipe.loop.channels_last:
             images_bchw = images_bchw.contiguous(memory_format=torch.channels_last)

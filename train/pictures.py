@@ -132,11 +132,11 @@ def with_detections(image_bgr: Pixels, detections: Floats, class_names: tuple[st
 
 
 def compared(image_bgr: Pixels, boxes_xyxy: Floats, detections: Floats, class_names: tuple[str, ...]) -> Pixels:
-    """`with_detections`, with the objects (N, 4) in white below: where only white is left, one was missed."""
+    """`with_detections`, below them the objects (N, 4) in white with a dark edge: where white is left, one was missed."""
     picture = image_bgr.copy()
-    for width, colour in ((2 * line_width(picture) + 3, BLACK), (2 * line_width(picture) + 1, WHITE)):
+    for wider, colour in ((2, BLACK), (0, WHITE)):
         for box in boxes_xyxy:
-            _rectangle(picture, box, colour, width)
+            _rectangle(picture, box, colour, line_width(picture) + wider)
     return with_detections(picture, detections, class_names)
 
 

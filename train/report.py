@@ -177,7 +177,7 @@ def _section(title: str, content: str) -> str:
 
 def _gallery(data: CocoData, scores: Scores) -> Iterator[str]:
     worst, best = choose_images(scores.f1_by_image, [len(image.boxes_xyxy) for image in data.images])
-    note = f"<p>By F1 at IoU 0.5 of what scores {SHOWN_SCORE} or more. White: annotated; in colour: found.</p>"
+    note = f"<p>By F1 at IoU 0.5 of what scores {SHOWN_SCORE} or more. White: annotated and missed; in colour: found, with a dark edge where rightly so.</p>"
     for title, places in (("Worst images", worst), ("Best images", best)):
         figures = "".join(_figure(data, scores, place) for place in places)
         yield _section(title, f'{note}<div class="gallery">{figures}</div>')
@@ -199,11 +199,11 @@ def _figure(data: CocoData, scores: Scores, place: int) -> str:
         image_bgr = np.ascontiguousarray(read_pixels(image)[:, :, ::-1])
     except ValueError as error:
         return f"<figure><p>{escape(str(error))}</p></figure>"
-    factor = min(1.0, LONGER_SIDE / max(image_bgr.shape))
+    factor = LONGER_SIDE / max(image_bgr.shape)
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     scaled = np.concatenate((found[:, :4] * factor, found[:, 4:]), axis=1)
     picture = compared(
-        cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False),
+        cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC).astype(np.uint8),
         image.boxes_xyxy * factor,
         scaled,
         data.class_names,

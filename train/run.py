@@ -15,8 +15,9 @@ import cv2
 import msgspec
 
 from models import load_checkpoint
+from train.average_precision import Scores
 from train.coco import CocoData, read_coco, same_classes
-from train.evaluate import Scores, evaluate
+from train.evaluate import evaluate
 from train.loop import Losses, Trainer, TrainingError
 from train.pictures import epoch_pictures
 from train.recipe import DataSettings, Recipe

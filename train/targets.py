@@ -129,7 +129,7 @@ def render_targets(
     boxes, labels, images = _joined(boxes_cells, class_ids, batch, classes)
     boxes, inside = _cut(boxes, height, width)
     labels, images = labels[inside], images[inside]
-    points = (boxes[:, :2] + boxes[:, 2:]) / 2
+    points = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
     cells_xy = points.astype(np.int64)
     peaks = np.column_stack((images, labels, cells_xy, RADII[radius](boxes[:, 2:] - boxes[:, :2])))
     crowds, crowd_labels, crowd_images = _joined(crowd_boxes_cells, crowd_class_ids, batch, classes)
