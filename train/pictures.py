@@ -79,8 +79,8 @@ def training_pictures(
     detections: Sequence[Floats],
     class_names: tuple[str, ...],
 ) -> Pixels:
-    """RGB (H, W, 3): for each image a row of its objects, the heat map as it should be (light: nothing to be learnt), as
-    it is, and the detections that score `SHOWN_SCORE` or more. A class has one colour; the last line names them.
+    """RGB (H, W, 3): for each image a row of its objects, the heat map as it should be (lighter where nothing is to be
+    learnt), as it is, and the detections that score `SHOWN_SCORE` or more. The last line names the classes' colours.
 
     images_bhwc   (B, H, W, 3) uint8, RGB, as the network sees them; boxes and detections are in its pixels
     boxes_xyxy    (N, 4) of each image, and their classes (N,)
@@ -132,7 +132,7 @@ def with_detections(image_bgr: Pixels, detections: Floats, class_names: tuple[st
 
 
 def compared(image_bgr: Pixels, boxes_xyxy: Floats, detections: Floats, class_names: tuple[str, ...]) -> Pixels:
-    """`with_detections`, below them the objects (N, 4) in white with a dark edge: where white is left, one was missed."""
+    """`with_detections`, below them the objects (N, 4), white with a dark edge: what is left of them was missed."""
     picture = image_bgr.copy()
     for wider, colour in ((2, BLACK), (0, WHITE)):
         for box in boxes_xyxy:

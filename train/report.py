@@ -46,8 +46,14 @@ TITLES = {
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "opencv-python-headless", "opencv-python", "pycocotools")
 
 GALLERY = 6  # images each of the worst and of the best
-LONGER_SIDE = 560  # of their pictures, in pixels
-JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
+LONGER_SIDE = 800  # of their pictures, in pixels
+# Thin lines in colour need the colour of every pixel.
+JPEG = (
+    cv2.IMWRITE_JPEG_QUALITY,
+    80,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+)
 
 
 def write_report(folder: Path, recipe: Recipe, data: CocoData, scores: Scores, name: str = "test") -> Path:
@@ -177,7 +183,8 @@ def _section(title: str, content: str) -> str:
 
 def _gallery(data: CocoData, scores: Scores) -> Iterator[str]:
     worst, best = choose_images(scores.f1_by_image, [len(image.boxes_xyxy) for image in data.images])
-    note = f"<p>By F1 at IoU 0.5 of what scores {SHOWN_SCORE} or more. White: annotated and missed; in colour: found, with a dark edge where rightly so.</p>"
+    colours = "In colour what was found, below it what is annotated: white with a dark edge."
+    note = f"<p>By F1 at IoU 0.5 of what scores {SHOWN_SCORE} or more. {colours}</p>"
     for title, places in (("Worst images", worst), ("Best images", best)):
         figures = "".join(_figure(data, scores, place) for place in places)
         yield _section(title, f'{note}<div class="gallery">{figures}</div>')
@@ -277,7 +284,7 @@ dl div {{ background: var(--card); border-radius: 8px; padding: .6rem 1rem; }}
 dt, figcaption {{ font-size: .85rem; }}
 dd {{ margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }}
 .curves {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }}
-.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 23rem), 1fr)); gap: 1rem; }}
+.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }}
 figure {{ margin: 0; background: var(--card); border-radius: 8px; padding: .7rem; }}
 .curves figcaption {{ color: var(--ink); margin-bottom: .3rem; }}
 img {{ display: block; width: 100%; height: auto; border-radius: 4px; margin-bottom: .4rem; }}

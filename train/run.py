@@ -4,6 +4,7 @@ In the folder `out`: recipe.yaml, metrics.csv, last.safetensors and best.safeten
 state.safetensors (to go on), pictures/, tensorboard/, scores.json, report.html.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -145,13 +146,13 @@ class Run:
 
     def _keep(self, epoch: int, scores: Scores | None) -> None:
         """The weights, the best so far, and the state. Raises TrainingError where the disk does not take them."""
-        progress = self._trainer.progress
-        value = scores.ap if scores else -1.0
+        progress, best = self._trainer.progress, self._folder / "best.safetensors"
+        value = scores.ap if scores and not math.isnan(scores.ap) else -1.0
         try:
             self._trainer.save_weights(self._folder / "last.safetensors")
-            if not self._val or (scores and value > progress.best):
+            if not self._val or value > progress.best or not best.exists():
                 progress.best, progress.best_epoch = value, epoch
-                self._trainer.save_weights(self._folder / "best.safetensors")
+                self._trainer.save_weights(best)
         except OSError as error:
             raise self._not_kept(error) from None
         self._keep_state()
