@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import DEFAULT_MODEL, list_models, load_model
+from models.command import exit_code
 from models.tta import PAPER_SCALES, predict
 
 Colour = tuple[int, int, int]  # blue, green, red
@@ -49,15 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    try:
-        run(given)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(given))
 
 
 def run(given: argparse.Namespace) -> None:

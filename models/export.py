@@ -15,6 +15,7 @@ import torch
 import torchvision.ops  # noqa: F401  puts its operators into torch.ops
 
 from models import DEFAULT_MODEL, load_model
+from models.command import exit_code
 from models.pixels import PixelDetector, PixelNetwork
 
 OPSET = 20
@@ -88,23 +89,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="images at a time (1)")
     parser.add_argument("--top-k", type=int, default=0, help="search the peaks, too: the best K come out, not heads")
     given = parser.parse_args(arguments)
+    return exit_code(lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> None:
+    """Raises ValueError or OSError with one line."""
+    network = load_model(given.model, given.weights)
+    spec, batch = network.spec, given.batch
+    module = PixelDetector(network, given.top_k, range(len(spec.class_names))) if given.top_k else PixelNetwork(network)
+    width, height = given.width or spec.input_width, given.height or spec.input_height
     try:
-        network = load_model(given.model, given.weights)
-        spec = network.spec
-        module = (
-            PixelDetector(network, given.top_k, range(len(spec.class_names))) if given.top_k else PixelNetwork(network)
-        )
-        width, height = given.width or spec.input_width, given.height or spec.input_height
-        export_onnx(module, given.out, height, width, given.batch)
-    except (ValueError, OSError) as error:
-        print(f"models.export: {error}", file=sys.stderr)
-        return 2
+        export_onnx(module, given.out, height, width, batch)
     except ImportError as error:
-        print(f"models.export: {error.name} is missing: pip install onnx onnxscript", file=sys.stderr)
-        return 2
-    shapes = ", ".join(f"{name} {shape}" for name, shape in module.output_shapes(given.batch, height, width).items())
-    print(f"wrote {given.out}: {INPUT_NAME} ({given.batch}, {height}, {width}, 3) uint8 RGB to {shapes}")
-    return 0
+        raise ValueError(f"{error.name} is missing: pip install onnx onnxscript") from None
+    shapes = ", ".join(f"{name} {shape}" for name, shape in module.output_shapes(batch, height, width).items())
+    print(f"wrote {given.out}: {INPUT_NAME} ({batch}, {height}, {width}, 3) uint8 RGB to {shapes}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.build import build
 from models.checkpoints import CheckpointError
+from models.command import exit_code
 from models.spec import SPECS, WEIGHTS_DIR
 
 SUFFIXES = (".safetensors", ".pth")
@@ -220,8 +221,8 @@ def _cell(column: int, text: str, width: int) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.zoo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="the same for machines")
-    print(as_json() if parser.parse_args(arguments).json else as_table())
-    return 0
+    given = parser.parse_args(arguments)
+    return exit_code(lambda: print(as_json() if given.json else as_table(), flush=True))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 from configs.reader import parse_assignment, read_settings
+from models.command import exit_code
 from train.loop import TrainingError
 from train.recipe import Recipe
 from train.run import Run
 from train.team import join
+
+FAILED = 4
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,19 +31,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
+    return exit_code(lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> int:
+    """Raises ValueError or OSError with one line."""
+    recipe = read_settings(Recipe, given.recipe, [parse_assignment(text) for text in given.set])
+    resume = None if given.resume is None else Path(given.resume or Path(recipe.out) / "state.safetensors")
     try:
-        recipe = read_settings(Recipe, given.recipe, [parse_assignment(text) for text in given.set])
-        resume = None if given.resume is None else Path(given.resume or Path(recipe.out) / "state.safetensors")
         return train(recipe, resume)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 4
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return FAILED
 
 
 def train(recipe: Recipe, resume: Path | None) -> int:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from configs.reader import read_settings
 from models import DEFAULT_MODEL, SPECS, list_models
 from models.checkpoints import a_few, one_line
+from models.command import BAD_INPUT, exit_code
 from models.detect import FONT, class_colour
 from models.spec import ModelSpec
 from train.augment import fit, move_boxes, warp
@@ -108,20 +109,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    try:
-        splits, spec, max_objects = plan(given)
-        for split in splits:
-            look_through(split, spec, max_objects)
-        compare(splits)
-        tell(splits)
-        draw_sheet(splits, given.sheet)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 2 if any(split.problems for split in splits) else 0
+    return exit_code(lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> int:
+    """2 where training would fail. Raises ValueError or OSError with one line."""
+    splits, spec, max_objects = plan(given)
+    for split in splits:
+        look_through(split, spec, max_objects)
+    compare(splits)
+    tell(splits)
+    draw_sheet(splits, given.sheet)
+    return BAD_INPUT if any(split.problems for split in splits) else 0
 
 
 # -- what to look at

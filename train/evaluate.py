@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from models import DEFAULT_MODEL, list_models, load_model
 from models.centernet import CenterNet
 from models.checkpoints import a_few
+from models.command import exit_code
 from models.decode import decode
 from models.detect import choose_device
 from models.preprocess import Prepared, preprocess
@@ -187,15 +188,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    try:
-        run(given)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(given))
 
 
 def run(given: argparse.Namespace) -> None:
