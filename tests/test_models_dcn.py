@@ -245,6 +245,7 @@ def test_the_operator_keeps_what_it_declares(memory_format: torch.memory_format)
     torch.library.opcheck(torch.ops.centerstream.deform_conv2d.default, given, test_utils=checks)
 
 
+@pytest.mark.filterwarnings("ignore")  # of exporters, about their own workings
 def test_compiles_in_one_piece_and_exports_for_others() -> None:
     model, x = module().requires_grad_(False), torch.randn(1, 8, 5, 6)
     with torch.no_grad():

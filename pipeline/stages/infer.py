@@ -17,7 +17,7 @@ from pipeline.errors import StageError, UsageError
 from pipeline.frame import Frame
 from pipeline.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
-from pipeline.stage import Kit, Stage
+from pipeline.stage import HEATMAPS, Kit, Stage
 
 LEASE_SECONDS = 0.1
 # One batch computes while the other is copied.
@@ -96,7 +96,7 @@ class Infer(Stage):
         try:
             self._engine.run(frame.array("input_rgb")[None], self._room(frame, slot))
         except (RuntimeError, ValueError) as error:  # out of memory, a broken device: no result, and the frame says so
-            frame.discard(*self._engine.output_shapes)
+            self.kit.give_back(frame.take_leases(HEATMAPS))
             frame.header.failure = f"inference failed: {str(error).splitlines()[0]}"
             self.problem = self.problem or StageError(frame.header.failure)
             self.kit.meter.warn(frame.header.failure)
