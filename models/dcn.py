@@ -42,9 +42,8 @@ class DeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         arguments = (x, self.conv_offset_mask(x), self.weight, self.bias)
-        result: Tensor = (torch.ops.centerstream.deform_conv2d if is_plain_inference(*arguments) else by_torchvision)(
-            *arguments
-        )
+        operator = torch.ops.centerstream.deform_conv2d if is_plain_inference(*arguments) else by_torchvision
+        result: Tensor = operator(*arguments)
         return result
 
 
@@ -79,10 +78,16 @@ torch.library.define(
 
 @torch.library.register_fake("centerstream::deform_conv2d")
 def _empty_result(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """In the memory format of `x`, so that whatever follows goes on in it."""
+    """In the memory format of `x`: whatever follows goes on in it. Raises ValueError where shapes do not fit."""
+    batch, channels, height, width = x.shape
+    if offset_mask.shape != (batch, 3 * TAPS, height, width) or weight.shape[1:] != (channels, SIDE, SIDE):
+        raise ValueError(
+            f"offsets and masks {tuple(offset_mask.shape)}, weights {tuple(weight.shape)}: for images {tuple(x.shape)} "
+            f"give ({batch}, {3 * TAPS}, {height}, {width}) and (out, {channels}, {SIDE}, {SIDE})"
+        )
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (x.shape[0], weight.shape[0], x.shape[2], x.shape[3])
+    shape = (batch, weight.shape[0], height, width)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 

@@ -1,6 +1,7 @@
 """Deformable convolution against the paper's equations written down plainly, and against torchvision's operator."""
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,6 +146,16 @@ def test_what_lies_outside_is_zero_even_beside_infinity() -> None:
     offset_mask[:, :18] = 1000
     expected = bias[:, None, None].expand(1, 4, 5, 5)
     torch.testing.assert_close(fast(torch.full_like(x, math.inf), offset_mask, weight, bias), expected)
+
+
+@pytest.mark.parametrize(
+    ("odd", "shape"), [(1, (1, 27, 4, 5)), (1, (1, 18, 5, 5)), (1, (2, 27, 5, 5)), (2, (4, 3, 3, 3)), (2, (4, 2, 5, 5))]
+)
+def test_says_what_does_not_fit_before_it_reads_there(odd: int, shape: tuple[int, ...]) -> None:
+    given = [*arguments(1, 2, 4, 5, 5)]
+    given[odd] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=re.escape("give (1, 27, 5, 5) and (out, 2, 3, 3)")):
+        fast(*given)
 
 
 def module(in_channels: int = 8, out_channels: int = 6) -> DeformConv:

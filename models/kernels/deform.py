@@ -1,10 +1,10 @@
 """What the taps of a modulated deformable convolution read (Zhu et al. 2018, arXiv 1811.11168, section 3.1).
 
 Tap k of pixel p reads the image at p + p_k + its offset, between four cells (Dai et al. 2017, arXiv 1703.06211,
-equations 3 and 4), times its mask. What the taps of a pixel read is one row of `samples`; from there the convolution is
-one matrix product, which is left to others. Two passes, both of vector instructions: the cells and their weights of
-many pixels side by side, which wants the offsets plane by plane; then, sample by sample, four cells blended along the
-channels, which wants an image whose channels lie side by side.
+equations 3 and 4), times its mask. What the taps of a pixel read is one row of `samples`; their sum with the weights of
+the convolution is left to others. Two passes, both of vector instructions: the cells and their shares for many pixels
+side by side, which wants the offsets plane by plane; then, sample by sample, four cells blended along the channels,
+which wants an image whose channels lie side by side.
 """
 
 import numpy as np
