@@ -1,7 +1,6 @@
 """Which network a name stands for. Knows no file.
 
-A backbone is imported when it is asked for: deformable convolutions come with torchvision, which takes longer to
-import than torch, and the model that ships has none.
+A backbone is imported when it is asked for: whoever runs one network need not wait for the others.
 """
 
 from collections.abc import Sequence
