@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from models import create_model
+from pipeline.cli import parse
+from pipeline.errors import UsageError
 from tests.drawn_weights import drawn_state_dict
 from tests.harness import CLIP, json_lines, run
 
@@ -58,6 +60,16 @@ def test_boxes_find_their_place_from_an_input_of_another_size(size, tmp_path) ->
         (("--input", "0x512"), "WIDTHxHEIGHT"),
         (("--input", "4096x512"), "at most 2048"),
         (("--engine", "tensorrt"), "infer.engine"),
+    ],
+)
+def test_what_no_network_could_take_is_refused_before_anything_starts(options, problem) -> None:
+    with pytest.raises(UsageError, match=problem):
+        parse([str(CLIP), *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
         (("--engine", "cuda_graphs"), "runs on cuda, not on cpu"),
         (("--model", "yolo"), "infer.model"),
         (("--model", "dla_34"), "infer.weights"),

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from models.preprocess import preprocess
 from models.spec import SPECS
 from train.coco import DataError, read_coco, same_classes
-from train.dataset import DetectionDataset, collate, loader_process
+from train.dataset import LOADER_START, DetectionDataset, collate, loader_process
 from train.recipe import AugmentSettings, TargetSettings
 
 MINI = Path(__file__).parent / "data" / "bccd_mini"
@@ -231,7 +231,7 @@ def test_without_augmentation_a_sample_is_what_preprocess_makes(resize):
 
 def test_augmented_boxes_lie_in_the_input_and_black_stays_black():
     data, spec = mini("letterbox")
-    dataset = DetectionDataset(data, spec, AugmentSettings(scale_low=0.5, scale_high=0.5, crop=False), seed=3)
+    dataset = DetectionDataset(data, spec, AugmentSettings(scale_low=2, scale_high=2, crop=False), seed=3)
     kept = 0
     for epoch in range(3):
         for place in range(8):
@@ -263,7 +263,12 @@ def test_a_sample_follows_from_seed_epoch_and_place_alone():
 
 def load(dataset, keys, workers):
     loader = DataLoader(
-        dataset, batch_sampler=keys, num_workers=workers, collate_fn=Collate(*mini()), worker_init_fn=loader_process
+        dataset,
+        batch_sampler=keys,
+        num_workers=workers,
+        multiprocessing_context=LOADER_START if workers else None,
+        collate_fn=Collate(*mini()),
+        worker_init_fn=loader_process,
     )
     return list(loader)
 

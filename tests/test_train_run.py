@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from models import load_model, save_checkpoint
 from tests.harness import ROOT, children, finish, run, wait_until
+from train.__main__ import main
 
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 RECIPE = ROOT / "configs" / "train_smoke.yaml"
@@ -30,6 +32,12 @@ def train(out: Path, *settings: str, arguments: tuple[object, ...] = (), before:
     """The command to its end; its data are those of the smoke recipe."""
     line = [*before, *command(out, *settings, arguments=arguments)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=170)
+
+
+def train_here(capfd, out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> SimpleNamespace:
+    """The same in this process, for what ends early."""
+    code = main(command(out, *settings, arguments=arguments)[3:])
+    return SimpleNamespace(returncode=code, stderr=capfd.readouterr().err)
 
 
 def start(out: Path, *settings: str) -> subprocess.Popen[str]:
@@ -98,7 +106,7 @@ def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> N
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(one, *settings, "loop.batch=4").returncode == 0
     line = command(two, *settings, "loop.batch=2")[1:]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", *line]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(torchrun, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
@@ -121,9 +129,9 @@ def begun_copy(begun, tmp_path):
     return Path(shutil.copytree(begun, tmp_path / "run"))
 
 
-def test_a_folder_that_holds_a_training_is_not_overwritten(begun) -> None:
+def test_a_folder_that_holds_a_training_is_not_overwritten(begun, capfd) -> None:
     before = (begun / "state.safetensors").read_bytes()
-    assert_one_line(train(begun, *TINY), 2, "holds a training already", "--resume")
+    assert_one_line(train_here(capfd, begun, *TINY), 2, "holds a training already", "--resume")
     assert (begun / "state.safetensors").read_bytes() == before
 
 
@@ -147,8 +155,9 @@ def test_a_loss_that_is_no_number_stops_the_training(begun, begun_copy) -> None:
 def test_a_killed_loader_stops_the_training(tmp_path) -> None:
     process = start(tmp_path / "run", *TINY, "schedule.epochs=5000")
     wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "state.safetensors").exists())
-    for pid in children(process.pid):
-        os.kill(pid, signal.SIGKILL)
+    loaders = [pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(loaders) == 1
+    os.kill(loaders[0], signal.SIGKILL)
     code, errors = finish(process)
     assert code == 4 and "a process that loads images ended" in errors and "Traceback" not in errors, errors
     load_model("mobilenetv3", tmp_path / "run" / "last.safetensors")
@@ -195,25 +204,24 @@ def test_images_that_cannot_be_read_are_counted_and_too_many_end_it(data, tmp_pa
     ids=lambda value: value[0] if isinstance(value, tuple) and "=" in value[0] else "",
 )
 def test_what_is_wrong_is_one_line(settings, words, tmp_path, capfd) -> None:
-    from train.__main__ import main
-
     assert main(command(tmp_path / "run", *settings)[3:]) == 2
     errors = capfd.readouterr().err.splitlines()
     assert len(errors) == 1 and errors[0].startswith("error: "), errors
     assert all(word in errors[0] for word in words), errors[0]
 
 
-def test_a_state_of_another_network_is_refused(begun_copy) -> None:
+def test_a_state_of_another_network_is_refused(begun_copy, capfd) -> None:
     settings = ("model.name=res_18", "model.start=none", "schedule.epochs=2")
-    done = train(begun_copy, *TINY, *settings, arguments=("--resume",))
+    done = train_here(capfd, begun_copy, *TINY, *settings, arguments=("--resume",))
     assert_one_line(done, 4, "another network or recipe")
 
 
-def test_what_is_no_state_is_refused(begun_copy) -> None:
-    done = train(begun_copy, *TINY, arguments=("--resume", begun_copy / "last.safetensors"))
+def test_what_is_no_state_is_refused(begun_copy, capfd) -> None:
+    done = train_here(capfd, begun_copy, *TINY, arguments=("--resume", begun_copy / "last.safetensors"))
     assert_one_line(done, 2, "no state of a training")
     (begun_copy / "cut").write_bytes((begun_copy / "state.safetensors").read_bytes()[:5000])
-    assert_one_line(train(begun_copy, *TINY, arguments=("--resume", begun_copy / "cut")), 2, "cannot be read")
+    done = train_here(capfd, begun_copy, *TINY, arguments=("--resume", begun_copy / "cut"))
+    assert_one_line(done, 2, "cannot be read")
 
 
 def test_a_checkpoint_of_other_classes_starts_its_heads_anew(tmp_path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from models.decode import decode
+from train.dataset import LOADER_START
 from train.targets import corrected_radii, draw_in_torch, reference_radii, render_targets
 
 DATA = Path(__file__).parent / "data"
@@ -273,7 +274,9 @@ def travelling(index):
 
 
 def test_targets_travel_between_processes_undrawn():
-    (arrived,) = DataLoader([0], batch_size=1, num_workers=1, collate_fn=travelling)
+    (arrived,) = DataLoader(
+        [0], batch_size=1, num_workers=1, multiprocessing_context=LOADER_START, collate_fn=travelling
+    )
     expected = travelling(0)
     np.testing.assert_array_equal(drawn(arrived), drawn(expected))
     np.testing.assert_array_equal(arrived.values["wh"], expected.values["wh"])

@@ -28,6 +28,9 @@ Pixels = NDArray[np.uint8]
 
 # Of a data set. Beyond it the data is at fault, and a training on what is left would not be what was asked for.
 UNREADABLE_SHARE = 0.01
+# How DataLoader's processes start. Forked from one that has threads, as OpenMP's or a runtime's, they may never wake,
+# or bring it down.
+LOADER_START = "spawn"
 
 
 @dataclass(frozen=True, slots=True)

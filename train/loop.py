@@ -24,7 +24,7 @@ from models import save_checkpoint
 from models.centernet import CenterNet
 from models.normalise import Normalise
 from train.coco import CocoData
-from train.dataset import UNREADABLE_SHARE, Batch, DetectionDataset, Sample, collate, loader_process
+from train.dataset import LOADER_START, UNREADABLE_SHARE, Batch, DetectionDataset, Sample, collate, loader_process
 from train.losses import CenterNetLoss
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
@@ -104,6 +104,7 @@ class Trainer:
             dataset,
             batch_sampler=list(keys),
             num_workers=loaders,
+            multiprocessing_context=LOADER_START if loaders else None,
             collate_fn=partial(collate, spec=spec, size_channels=sizes, settings=recipe.targets),
             pin_memory=self.team.device.type == "cuda",
             worker_init_fn=loader_process,
