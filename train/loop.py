@@ -108,6 +108,7 @@ class Trainer:
             collate_fn=partial(collate, spec=spec, size_channels=sizes, settings=recipe.targets),
             pin_memory=self.team.device.type == "cuda",
             worker_init_fn=loader_process,
+            generator=torch.Generator(),  # its own: torch's is kept, and goes on as if nothing had stopped
         )
 
     def _next(self, batches: Iterator[Batch]) -> Batch:

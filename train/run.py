@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import msgspec
+import torch
 
 from models import load_checkpoint
 from train.average_precision import Scores
@@ -68,6 +69,7 @@ class Run:
         self._prepare_folder(resume)
         self._train, self._val, self._test = read_data(recipe.data)
         self._notes: list[str] = []
+        torch.manual_seed(recipe.loop.seed)  # of the weights that are drawn anew
         network = start_network(recipe.model, self._train.class_names, self._notes.append)
         self._trainer = Trainer(recipe, network, self._train, team)
         if resume:
