@@ -9,7 +9,7 @@ DATA := $(or $(CENTERSTREAM_DATA),../shared/data)
 DEMO_CLIP := tests/data/pets09_excerpt.mp4
 STAMP := $(VENV)/.installed-$(OPENCV)
 
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test test-slow check bench lock clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+# Whole trainings and the largest export: three minutes more.
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
 
 check: setup
 	$(BIN)/ruff format --check .

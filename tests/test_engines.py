@@ -75,7 +75,7 @@ def test_every_engine_gives_the_heads_of_plain_pytorch(shipped, name, batch) -> 
     )
 
 
-@pytest.mark.parametrize("arch", ["resdcn_18", "dla_34", "hourglass"])
+@pytest.mark.parametrize("arch", ["resdcn_18", "dla_34", pytest.param("hourglass", marks=pytest.mark.slow)])
 @pytest.mark.skipif(not EXPORTING, reason="neither ONNX Runtime nor OpenVINO is installed")
 def test_the_exported_networks_of_the_paper_agree_with_pytorch(arch) -> None:
     network = create_model(arch)
