@@ -112,10 +112,7 @@ class Trainer:
         )
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        try:
-            batch = next(batches)
-        except RuntimeError as error:  # a loader was killed, for want of memory most often
-            raise TrainingError(f"a process that loads images ended: {str(error).splitlines()[0]}") from None
+        batch = next(batches)
         self._unreadable.update(batch.problems)
         if len(self._unreadable) > UNREADABLE_SHARE * len(self._data.images):
             some = "; ".join(sorted(self._unreadable)[:3])

@@ -86,6 +86,15 @@ class Run:
 
     def go(self, stop: Callable[[], bool]) -> int:
         """Trains to the end, or until `stop()`; the exit code. Raises TrainingError."""
+        try:
+            return self._go(stop)
+        except RuntimeError as error:
+            # DataLoader says so wherever we are, when one was killed: for want of memory, most often.
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(f"a process that loads images ended: {str(error).splitlines()[0]}") from None
+
+    def _go(self, stop: Callable[[], bool]) -> int:
         trainer, progress = self._trainer, self._trainer.progress
         per_epoch = trainer.order.steps_per_epoch
         with Watch(self._folder, trainer.steps, progress.step, per_epoch, silent=not self._team.leads) as watch:
