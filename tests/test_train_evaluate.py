@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -29,13 +28,7 @@ ELSEWHERE = (200, 200, 260, 260)
 NOTHING = np.empty((0, 6), np.float32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two that wait for each other on a busy machine take thirty times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def image(image_id=1, objects=(), crowds=(), areas=None) -> CocoImage:
