@@ -172,9 +172,7 @@ def _spec(settings: ModelSettings, name: str | None) -> ModelSpec:
     if name not in SPECS:
         raise ValueError(f"model '{name}': allowed are {', '.join(list_models())}")
     spec = SPECS[name]
-    if settings.input_size is None:
-        return spec
-    width, height = map(int, settings.input_size.split("x"))
+    width, height = settings.input_wh((spec.input_width, spec.input_height))
     return replace(spec, input_width=width, input_height=height)
 
 

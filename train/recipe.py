@@ -36,6 +36,13 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Layers whose names start so are not trained
     freeze: tuple[str, ...] = ()
 
+    def input_wh(self, usual: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of `input_size`, or the `usual`."""
+        if self.input_size is None:
+            return usual
+        width, _, height = self.input_size.partition("x")
+        return int(width), int(height)
+
 
 class AugmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """As in section 5 of the CenterNet paper. Raises ValueError for a scale range upside down."""

@@ -35,7 +35,7 @@ def start_network(settings: ModelSettings, class_names: tuple[str, ...], tell: T
 
 def _spec(spec: ModelSpec, settings: ModelSettings, class_names: tuple[str, ...]) -> ModelSpec:
     """What the network will expect and find; with it the checkpoints describe themselves."""
-    width, height = map(int, (settings.input_size or f"{spec.input_width}x{spec.input_height}").split("x"))
+    width, height = settings.input_wh((spec.input_width, spec.input_height))
     try:
         return replace(spec, class_names=class_names, input_width=width, input_height=height, weights_file=None)
     except ValueError as error:
