@@ -46,6 +46,7 @@ from models.centernet import CenterNet
 from models.dcn import DeformConv
 from models.engines import ENGINES, Engine, EngineError, Job, available_engines, create_engine
 from models.engines.choice import MARGIN, NOT_TRIED, choose
+from models.files import whole_file
 from models.zoo import ZOO, count
 from pipeline.settings import InferSettings
 
@@ -609,9 +610,8 @@ def main() -> int:
 
 def keep(report: dict[str, Any], path: Path | None) -> None:
     if path:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(report, indent=1))
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

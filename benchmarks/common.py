@@ -19,24 +19,18 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("CENTERSTREAM_DATA", ROOT / "../shared/data"))
 sys.path.insert(0, str(ROOT))
 
+from models.devices import processor_name  # noqa: E402  from the root
+
 
 def machine(*packages: str) -> str:
     """One line: processor, cores, Python, and the versions of `packages`."""
-    parts = [_processor(), f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
+    parts = [processor_name(), f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
     for package in ("numpy", *packages):
         try:
             parts.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             parts.append(f"without {package}")
     return ", ".join(parts)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def milliseconds(call: Callable[[], object], count: int, warm_up: int = 3) -> list[float]:

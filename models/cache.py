@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from models.files import whole_file
+
 # An exported network can have 800 MB: the oldest go.
 MOST_FILES = 8
 
@@ -26,12 +28,8 @@ def cached_file(name: str, make: Callable[[Path], None]) -> Path:
         path.touch()
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with whole_file(path) as partial:
         make(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     _prune(path)
     return path
 

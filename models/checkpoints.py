@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
+from models.files import whole_file
 from models.spec import ModelSpec
 
 if TYPE_CHECKING:  # two seconds that a reader of specs need not pay
@@ -57,10 +58,9 @@ def save_checkpoint(state_dict: dict[str, Tensor], path: Path | str, spec: Model
     from safetensors.torch import save
 
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
-    partial.write_bytes(save(tensors, metadata={METADATA_KEY: spec.to_json()}))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata={METADATA_KEY: spec.to_json()}))
 
 
 def read_spec(path: Path | str) -> ModelSpec:

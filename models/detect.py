@@ -19,12 +19,12 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # read on import; what is wron
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models import DEFAULT_MODEL, list_models, load_model
 from models.command import exit_code
+from models.devices import choose_device
 from models.tta import PAPER_SCALES, predict
 
 Colour = tuple[int, int, int]  # blue, green, red
@@ -58,7 +58,7 @@ def run(given: argparse.Namespace) -> None:
     targets = plan_targets(given.images, given.out)
     if not 0 <= given.score <= 1:
         raise ValueError(f"--score {given.score}: give a number from 0 to 1")
-    model = load_model(given.model, given.weights).eval().to(choose_device(given.device))
+    model = load_model(given.model, given.weights).eval().to(choose_device(given.device, "--device"))
     given.out.mkdir(parents=True, exist_ok=True)
     scales = PAPER_SCALES if given.multi_scale else (1.0,)
     for path, target in targets.items():
@@ -79,15 +79,6 @@ def plan_targets(images: list[Path], folder: Path) -> dict[Path, Path]:
             raise ValueError(f"{path}: its picture {target} would overwrite an image or another picture; change --out")
         taken.add(target.resolve())
     return targets
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
-        raise ValueError(f"--device {name}: not a device of this machine; give auto, cpu, cuda or cuda:N") from None
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

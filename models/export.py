@@ -16,6 +16,7 @@ import torchvision.ops  # noqa: F401  puts its operators into torch.ops
 
 from models import DEFAULT_MODEL, load_model
 from models.command import exit_code
+from models.files import whole_file
 from models.pixels import PixelDetector, PixelNetwork
 
 OPSET = 20
@@ -35,9 +36,8 @@ def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int,
         raise ValueError(f"{batch} images of {width}x{height}: give 1 or more, both sides multiples of {step}")
     program = _program(module, torch.zeros(batch, height, width, 3, dtype=torch.uint8))
     program.model.metadata_props["centerstream"] = spec.to_json()
-    partial = path.with_name(path.name + ".partial")
-    program.save(partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        program.save(partial)
 
 
 def _program(module: PixelNetwork, images_bhwc: torch.Tensor) -> Any:

@@ -2,6 +2,8 @@
 takes what measured best."""
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +16,7 @@ from models.engines import ENGINES, EngineError, Job, available_engines, create_
 from models.engines.choice import choose, fastest
 from models.pixels import PixelDetector, PixelNetwork
 from tests.drawn_weights import drawn_state_dict
+from tests.harness import ROOT
 
 SMALL = Job(height=128, width=128)
 EXPORTING = [name for name in ("onnxruntime", "openvino") if name in available_engines("cpu")]
@@ -206,3 +209,23 @@ def test_every_engine_has_a_line_in_the_settings() -> None:
     from pipeline.settings import InferSettings
 
     assert InferSettings.__annotations__["engine"].__args__ == ("auto", *ENGINES)
+
+
+@pytest.mark.skipif("openvino" not in EXPORTING, reason="OpenVINO is not installed")
+def test_signals_are_still_heard_after_engines_have_gone() -> None:
+    # OpenVINO has a stack of its own for signal handlers, and two of them do not part well.
+    code = """
+import signal
+from models import load_model
+from models.engines import Job, create_engine
+network, job = load_model("mobilenetv3"), Job(height=64, width=64)
+first, second = (create_engine("openvino", network, job) for _ in range(2))
+del first
+del second
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+signal.raise_signal(signal.SIGUSR1)
+assert heard == [signal.SIGUSR1]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done

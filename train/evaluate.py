@@ -30,7 +30,7 @@ from models.centernet import CenterNet
 from models.checkpoints import a_few
 from models.command import exit_code
 from models.decode import decode
-from models.detect import choose_device
+from models.devices import choose_device
 from models.preprocess import Prepared, preprocess
 from models.tta import PAPER_SCALES, predict
 from train.average_precision import Scores, score
@@ -198,7 +198,7 @@ def run(given: argparse.Namespace) -> None:
         raise ValueError(f"--batch {given.batch}: give 1 or more")
     if given.json and not given.json.parent.is_dir():
         raise ValueError(f"--json {given.json}: there is no folder {given.json.parent}")
-    device = choose_device(given.device)
+    device = choose_device(given.device, "--device")
     coco = read_coco(given.data, given.images)
     model = load_model(given.model, given.weights)
     scores = evaluate(

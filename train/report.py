@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.devices import processor_name
+from models.files import whole_file
 from train.average_precision import SHOWN_SCORE, Scores
 from train.coco import CocoData
 from train.curves import Point, chart
@@ -73,9 +75,9 @@ def write_report(folder: Path, recipe: Recipe, data: CocoData, scores: Scores, n
             _section("Machine", _table(("", ""), machine())),
         ]
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(PAGE.format(title=escape(f"{folder.name}: training report"), body=body), encoding="utf-8")
-    partial.replace(path)
+    page = PAGE.format(title=escape(f"{folder.name}: training report"), body=body)
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 
@@ -232,21 +234,12 @@ def machine() -> list[tuple[str, str]]:
     """What this runs on, in lines of (what, which)."""
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = [
-        ("processor", f"{_processor()}, {os.cpu_count()} cores"),
+        ("processor", f"{processor_name()}, {os.cpu_count()} cores"),
         ("GPU", ", ".join(cuda) or "none"),
         ("system", platform.platform()),
         ("Python", platform.python_version()),
     ]
     return facts + [(name, version) for name in PACKAGES if (version := _version(name))]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -74,6 +74,8 @@ class Run:
         self._trainer = Trainer(recipe, network, self._train, team)
         if resume:
             self._trainer.restore(load_state(resume))
+        if team.leads:
+            (self._folder / "recipe.yaml").write_bytes(msgspec.yaml.encode(recipe))
 
     def _prepare_folder(self, resume: Path | None) -> None:
         if self._team.leads:
@@ -81,8 +83,6 @@ class Run:
             if state.exists() and not resume:
                 raise ValueError(f"{self._folder} holds a training already: go on with --resume, or give another out")
             self._folder.mkdir(parents=True, exist_ok=True)
-            recipe = msgspec.yaml.encode(self._recipe)
-            (self._folder / "recipe.yaml").write_bytes(recipe)
 
     def go(self, stop: Callable[[], bool]) -> int:
         """Trains to the end, or until `stop()`; the exit code. Raises TrainingError."""

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.files import whole_file
+
 METADATA_KEY = "centerstream_training"
 Tensors = dict[str, Tensor]
 
@@ -46,19 +48,16 @@ class State:
 
 def save_state(state: State, path: Path) -> None:
     """Raises OSError where it cannot be written; what was there before is then still there."""
-    partial = path.with_name(path.name + ".partial")
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous().clone()
         for part, named in state.parts.items()
         for name, tensor in named.items()
     }
     try:
-        save_file(tensors, partial, metadata={METADATA_KEY: msgspec.json.encode(state.progress).decode()})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, metadata={METADATA_KEY: msgspec.json.encode(state.progress).decode()})
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> State:

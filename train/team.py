@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from models.devices import choose_device
+
 
 @dataclass(frozen=True, slots=True)
 class Team:
@@ -45,19 +47,7 @@ class Team:
 def join(device_name: str) -> Team:
     """The team that torchrun's environment tells of, or one alone. Raises ValueError for a device that is not there."""
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = _device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
+    device = choose_device(device_name, "loop.device", int(os.environ.get("LOCAL_RANK", 0)))
     if size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(rank, size, device)
-
-
-def _device(name: str, local_rank: int) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if count else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local_rank)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"loop.device: got {name}, this machine has {count} CUDA devices; use cpu or auto")
-    return device

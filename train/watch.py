@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.files import whole_file
+
 LINE_SECONDS = 20.0
 
 
@@ -86,12 +88,10 @@ class EpochTable:
     def add(self, row: Mapping[str, Any]) -> None:
         self._rows.append({name: "" if value is None else value for name, value in row.items()})
         names = list(dict.fromkeys(name for each in self._rows for name in each))
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with whole_file(self._path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-        partial.replace(self._path)
 
 
 def _tensor_board(folder: Path, first_step: int) -> Any:

@@ -1,5 +1,6 @@
 """OpenVINO on a CPU."""
 
+from functools import cache
 from queue import LifoQueue
 from typing import Any
 
@@ -20,8 +21,7 @@ class OpenVino(Engine):
 
     def __init__(self, network: CenterNet, job: Job) -> None:
         super().__init__(network, job)
-        core = openvino.Core()
-        core.add_extension(ConversionExtension("DeformConv", _deform_conv))
+        core = _core()
         model = core.compile_model(core.read_model(exported(self.module, job)), "CPU", _settings(job))
         self._ports = {name: model.output(name) for name in self.output_shapes}
         self._free: LifoQueue[Any] = LifoQueue()
@@ -37,6 +37,15 @@ class OpenVino(Engine):
             request.infer({0: openvino.Tensor(np.ascontiguousarray(images_bhwc), shared_memory=True)})
         finally:
             self._free.put(request)
+
+
+@cache
+def _core() -> openvino.Core:
+    """The process's one. Each sets up a stack for signal handlers, and of two, whichever goes first, one may be left
+    set up after its memory has gone: the next signal is then a segmentation fault (2026.4)."""
+    core = openvino.Core()
+    core.add_extension(ConversionExtension("DeformConv", _deform_conv))
+    return core
 
 
 def _settings(job: Job) -> dict[str, Any]:

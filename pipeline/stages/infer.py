@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import models
+from models import devices
 from models.centernet import CenterNet
 from models.engines import Engine, EngineError, Job, create_engine
 from models.engines.choice import choose
@@ -121,14 +122,11 @@ def _padded(side: int, multiple: int) -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device for `infer.device`. Raises UsageError for a CUDA device that is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UsageError(f"infer.device: got {name}, this machine has {count} CUDA devices; use cpu or auto")
-    return device
+    """Raises UsageError for a CUDA device that is not there."""
+    try:
+        return devices.choose_device(name, "infer.device")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def load_model(settings: InferSettings) -> tuple[CenterNet, str]:

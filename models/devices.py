@@ -1,0 +1,33 @@
+"""The devices of this machine, by the names that users give them. Knows no network."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def choose_device(name: str, setting: str, usual_index: int = 0) -> torch.device:
+    """The device called `name`: auto, cpu, cuda or cuda:N; "cuda" without a number is the one of `usual_index`.
+
+    Raises ValueError, which names the `setting` that the name was given for, for one that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    kind, _, number = name.partition(":")
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    index = int(number) if number.isdigit() else usual_index
+    if kind not in ("auto", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"{setting}: got {name}; give auto, cpu, cuda or cuda:N")
+    if index >= count:
+        raise ValueError(f"{setting}: got {name}, this machine has {count} CUDA devices; use cpu or auto")
+    return torch.device("cuda", index)
+
+
+def processor_name() -> str:
+    """What its maker calls this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
