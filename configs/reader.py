@@ -38,7 +38,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"--set {text!r}: give it as key=value, for example --set infer.score_threshold=0.4")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), _read(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {text!r}: the value is not YAML") from None
 
@@ -51,9 +51,20 @@ def check(kind: type[T], tree: Tree) -> T:
         raise ConfigError(_explain(str(error), tree, kind)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML, where 1e-3 is a number: to YAML 1.1 it is a word for want of a point."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _read(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _read_yaml(path: str, kind: type) -> Tree:
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = _read(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

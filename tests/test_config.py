@@ -38,6 +38,16 @@ def test_assignments_go_on_top_of_the_file_in_order(tmp_path) -> None:
     assert (settings.infer.score_threshold, settings.infer.threads) == (0.7, 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-1", 0.5), ("5E-01", 0.5), ("5.0e-1", 0.5), ("0.5", 0.5), ("1", 1), ("'5e-1'", "5e-1")]
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: object, tmp_path) -> None:
+    assert parse_assignment(f"infer.score_threshold={text}") == ("infer.score_threshold", value)
+    if not isinstance(value, str):
+        (tmp_path / "c.yaml").write_text(f"infer: {{score_threshold: {text}}}")
+        assert load_settings(str(tmp_path / "c.yaml"), []).infer.score_threshold == value
+
+
 WRONG = {
     "unknown top key": ("infr.threads=1", "infr: no such key; did you mean infer?"),
     "unknown key": ("infer.thread=1", "infer.thread: no such key; did you mean threads?"),

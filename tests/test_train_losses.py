@@ -265,6 +265,15 @@ def test_a_further_head_learns_from_its_own_values():
     assert losses["loss"].item() == pytest.approx((without["loss"] + 3 * losses["depth"]).item(), rel=1e-6)
 
 
+def test_weights_of_the_sum_can_be_others():
+    heads, outputs = detection_heads(3), outputs_for(2)
+    losses = CenterNetLoss(heads, {"wh": 2.0, "hm": 0.0})([outputs], TWO_IMAGES)
+    expected = 2 * losses["wh"] + losses["reg"]
+    assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(ValueError, match="loss_weights: no head hps, size; the network has hm, wh, reg"):
+        CenterNetLoss(heads, {"size": 1.0, "hm": 1.0, "hps": 1.0})
+
+
 @pytest.mark.parametrize(
     ("heads", "message"),
     [

@@ -20,7 +20,7 @@ from train.__main__ import main
 
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 RECIPE = ROOT / "configs" / "train_smoke.yaml"
-TINY = ("model.input_size=64x64", "loop.pictures=0", "schedule.kind=step", "schedule.drops=[]", "loop.loaders=1")
+TINY = ("model.input_size=64x64", "loop.pictures=0", "schedule.kind=step", "schedule.drops=[]", "loop.loaders=0")
 
 
 def command(out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> list[str]:
@@ -87,7 +87,14 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
 
 @pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
-    settings = (*TINY, "schedule.epochs=20", "optimiser.ema_decay=0.9", "loop.evaluate_every=20", "augment.flip=0.5")
+    settings = (
+        *TINY,
+        "loop.loaders=1",
+        "schedule.epochs=20",
+        "optimiser.ema_decay=0.9",
+        "loop.evaluate_every=20",
+        "augment.flip=0.5",
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, *settings).returncode == 0
     process = start(parts, *settings)
@@ -163,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_the_training(begun, begun_copy) -> None:
 
 
 def test_a_killed_loader_stops_the_training(tmp_path) -> None:
-    process = start(tmp_path / "run", *TINY, "schedule.epochs=5000")
+    process = start(tmp_path / "run", *TINY, "loop.loaders=1", "schedule.epochs=5000")
     wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "state.safetensors").exists())
     loaders = [pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(loaders) == 1
@@ -208,6 +215,8 @@ def test_images_that_cannot_be_read_are_counted_and_too_many_end_it(data, tmp_pa
         (("model.input_size=100x64",), ("100", "multiples of 32")),
         (("optimiser.learning_rate=0",), ("optimiser.learning_rate", "above 0")),
         (("schedule.kind=step", "schedule.drops=[90]", "schedule.epochs=60"), ("schedule", "drops")),
+        (("loss_weights.size=1.0",), ("loss_weights", "size", "hm, wh")),
+        (("loss_weights.wh=-1.0",), ("loss_weights.wh", "0", "-1.0")),
         (("loop.device=cuda:7",), ("cuda:7",)),
         (("optimizer.kind=adam",), ("optimiser",)),
     ],

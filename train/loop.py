@@ -59,7 +59,7 @@ class Trainer:
         if loop.channels_last:
             network.to(memory_format=torch.channels_last)
         self._module = _spread(network, team, loop.sync_batch_norm)
-        self._loss = CenterNetLoss(network.head_specs)
+        self._loss = CenterNetLoss(network.head_specs, recipe.loss_weights)
         self._optimiser = _optimiser(network, recipe.optimiser)
         self._scaler = torch.amp.GradScaler(team.device.type, enabled=loop.precision == "fp16")
         decay = recipe.optimiser.ema_decay

@@ -5,6 +5,8 @@ Knows no network and no box: outputs and targets meet under the heads' names.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +28,16 @@ class CenterNetLoss(nn.Module):
     "focal"  equation 1, summed over all cells that are not -1, divided by the number of cells at 1, or 1
     "l1"     equations 2 and 3, at the objects' cells, divided by the number of values + 0.0001
 
-    Raises ValueError for a head named "loss" or with another loss.
+    `weights` are those of the sum, by head, where a head's own is not wanted. Raises ValueError for a head named "loss"
+    or with another loss, and for a weight of no head.
     """
 
-    def __init__(self, head_specs: Sequence[Head]) -> None:
+    def __init__(self, head_specs: Sequence[Head], weights: Mapping[str, float] = MappingProxyType({})) -> None:
         super().__init__()
-        self.head_specs = tuple(head_specs)
+        names = [head.name for head in head_specs]
+        if unknown := sorted(set(weights) - set(names)):
+            raise ValueError(f"loss_weights: no head {', '.join(unknown)}; the network has {', '.join(names)}")
+        self.head_specs = tuple(replace(head, weight=weights.get(head.name, head.weight)) for head in head_specs)
         for head in self.head_specs:
             if head.name == "loss" or head.loss not in ("focal", "l1"):
                 raise ValueError(

@@ -133,6 +133,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     model: ModelSettings = field(default_factory=ModelSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     targets: TargetSettings = field(default_factory=TargetSettings)
+    # By the head's name, in place of what it declares: {wh: 0.1}
+    loss_weights: dict[str, AtLeast0] = field(default_factory=dict)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
