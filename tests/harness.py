@@ -1,5 +1,6 @@
 """Runs the real command, and looks at what it leaves behind."""
 
+import io
 import json
 import os
 import signal
@@ -7,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "pets09_excerpt.mp4"
@@ -21,6 +25,34 @@ def command(*arguments: object) -> list[str]:
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """The command to its end, with its output as text."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout)
+
+
+def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same with its stages as threads of this process, which has long imported what five processes would import."""
+    out, errors = io.StringIO(), io.StringIO()
+    line = [*map(str, arguments), "--placement", "threads"]
+    with _left_as_it_was(), mock.patch.object(sys, "argv", ["run_pipeline.py", *line]):
+        from run_pipeline import main  # it takes Ctrl-C for itself
+
+        with redirect_stdout(out), redirect_stderr(errors):
+            try:
+                code = main()
+            except SystemExit as ending:  # argparse's
+                code = int(ending.code or 0)
+    return subprocess.CompletedProcess(line, code, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def _left_as_it_was() -> Iterator[None]:
+    """What a command may change in its process, and a test session wants as it was."""
+    import torch
+
+    threads, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.harness import json_lines, run
+from tests.harness import json_lines, run_here
 from tests.media import grey_steps, turn, write_picture, write_video
 
 
@@ -55,7 +55,7 @@ ODD = {
 @pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
 def test_every_frame_comes_out(make, tmp_path) -> None:
     sizes, video_size = ODD[make]
-    done = run(make(tmp_path), "--jsonl", tmp_path / "o.jsonl", "--out", tmp_path / "o.mp4")
+    done = run_here(make(tmp_path), "--jsonl", tmp_path / "o.jsonl", "--out", tmp_path / "o.mp4")
     assert done.returncode == 0, done.stderr
     lines = json_lines(tmp_path / "o.jsonl")
     assert [(line["width"], line["height"]) for line in lines] == sizes
@@ -68,5 +68,5 @@ def test_every_frame_comes_out(make, tmp_path) -> None:
 
 def test_a_frame_beyond_every_limit_is_one_clear_line(tmp_path) -> None:
     path = write_video(tmp_path / "v.mkv", grey_steps(1, 10000, 8000), "mjpeg", "yuvj420p")
-    done = run(path, "--out", tmp_path / "o.mp4")
+    done = run_here(path, "--out", tmp_path / "o.mp4")
     assert done.returncode == 3 and "10000x8000" in done.stderr and "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.harness import CLIP, Leftovers, finish, json_lines, run, start, wait_until
+from tests.harness import CLIP, Leftovers, finish, json_lines, run, run_here, start, wait_until
 
 CLIP_FRAMES = 130
 
@@ -13,7 +13,7 @@ CLIP_FRAMES = 130
 def from_file(tmp_path_factory):
     """seq → boxes, from the file itself."""
     path = tmp_path_factory.mktemp("file") / "f.jsonl"
-    done = run(CLIP, "--jsonl", path)
+    done = run_here(CLIP, "--jsonl", path)
     assert done.returncode == 0, done.stderr
     return boxes_by_seq(path)
 
@@ -57,7 +57,7 @@ def test_a_camera_gives_the_same_boxes_as_the_file(rtsp_server, transport, from_
 @pytest.mark.parametrize(("user", "password", "code"), [("cam", "s3cret", 0), ("cam", "wr0ng", 3)])
 def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -> None:
     server = rtsp_server(file=CLIP, user="cam", password="s3cret", auth="digest")
-    done = run(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
+    done = run_here(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
     assert done.returncode == code, done.stderr
     assert len(json_lines(tmp_path / "r.jsonl")) == (3 if code == 0 else 0)
     told = done.stdout + done.stderr + (tmp_path / "r.jsonl").read_text()

@@ -5,7 +5,7 @@ import json
 import av
 import pytest
 
-from tests.harness import CLIP, Leftovers, json_lines, run
+from tests.harness import CLIP, Leftovers, json_lines, run, run_here
 
 FRAMES = 40
 
@@ -91,7 +91,9 @@ def test_json_lines_on_standard_output_are_all_there_is(outputs) -> None:
 
 
 def test_only_the_classes_asked_for(outputs, tmp_path) -> None:
-    done = run(CLIP, "--max-frames", 5, "--classes", "car, bicycle", "--score", "0.01", "--jsonl", tmp_path / "c.jsonl")
+    done = run_here(
+        CLIP, "--max-frames", 5, "--classes", "car, bicycle", "--score", "0.01", "--jsonl", tmp_path / "c.jsonl"
+    )
     assert done.returncode == 0, done.stderr
     found = {o["class"] for line in json_lines(tmp_path / "c.jsonl") for o in line["objects"]}
     assert found and found <= {"car", "bicycle"}
@@ -139,7 +141,18 @@ WRONG_USE = {
 def test_wrong_use_is_one_line_and_exit_2(arguments, named, monkeypatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    done = run(*arguments)
+    assert_wrong_use(run_here(*arguments), named)
+
+
+@pytest.mark.parametrize(
+    "name", ["not key=value", "an unknown class"]
+)  # seen by the command, seen in a stage's process
+def test_wrong_use_comes_from_any_process_the_same(name) -> None:
+    arguments, named = WRONG_USE[name]
+    assert_wrong_use(run(*arguments), named)
+
+
+def assert_wrong_use(done, named: str) -> None:
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert done.returncode == 2, done.stderr
     assert len(errors) == 1 and named in errors[0]
@@ -147,7 +160,7 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, named, monkeypatch) -> None
 
 
 def test_a_missing_file_is_exit_3() -> None:
-    done = run("nowhere.mp4")
+    done = run_here("nowhere.mp4")
     assert done.returncode == 3 and "nowhere.mp4" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -161,7 +174,7 @@ def test_a_truncated_video_delivers_what_decodes_and_says_so(tmp_path) -> None:
                 out.mux(packet)
     whole = (tmp_path / "cut.ts").read_bytes()
     (tmp_path / "cut.ts").write_bytes(whole[: len(whole) // 6])
-    done = run(tmp_path / "cut.ts", "--jsonl", tmp_path / "c.jsonl")
+    done = run_here(tmp_path / "cut.ts", "--jsonl", tmp_path / "c.jsonl")
     assert len(json_lines(tmp_path / "c.jsonl")) > 10
     assert "0 in flight" in done.stderr
 
@@ -180,6 +193,6 @@ def test_a_full_disk_ends_that_output_only(tmp_path) -> None:
 
 
 def test_a_password_appears_nowhere() -> None:
-    done = run("rtsp://cam:s3cret@127.0.0.1:1/x", "--set", "infer.score_threshold=0.5")
+    done = run_here("rtsp://cam:s3cret@127.0.0.1:1/x", "--set", "infer.score_threshold=0.5")
     assert done.returncode == 3
     assert "s3cret" not in done.stderr + done.stdout

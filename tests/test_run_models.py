@@ -7,7 +7,7 @@ from models import create_model
 from pipeline.cli import parse
 from pipeline.errors import UsageError
 from tests.drawn_weights import drawn_state_dict
-from tests.harness import CLIP, json_lines, run
+from tests.harness import CLIP, json_lines, run_here
 
 
 def official_checkpoint(arch: str, path) -> None:
@@ -21,7 +21,7 @@ def official_checkpoint(arch: str, path) -> None:
 def test_a_public_checkpoint_runs_end_to_end(arch, tmp_path) -> None:
     official_checkpoint(arch, tmp_path / "weights.pth")
     options = ("--model", arch, "--weights", tmp_path / "weights.pth", "--input", "128x128", "--engine", "eager")
-    done = run(CLIP, *options, "--max-frames", 3, "--jsonl", tmp_path / "o.jsonl", "--out", tmp_path / "o.mp4")
+    done = run_here(CLIP, *options, "--max-frames", 3, "--jsonl", tmp_path / "o.jsonl", "--out", tmp_path / "o.mp4")
     assert done.returncode == 0, done.stderr
     assert f"{arch} (weights.pth) 128x128 on cpu, eager" in done.stderr
     assert "3 captured = 3 delivered + 0 without result" in done.stderr
@@ -32,7 +32,7 @@ def test_a_public_checkpoint_runs_end_to_end(arch, tmp_path) -> None:
 def people(score: float, *options, folder) -> list[list[list[float]]]:
     """The boxes in each of the first frames."""
     options = ("--max-frames", 8, "--classes", "person", "--score", score, *options)
-    done = run(CLIP, *options, "--jsonl", folder / "o.jsonl")
+    done = run_here(CLIP, *options, "--jsonl", folder / "o.jsonl")
     assert done.returncode == 0, done.stderr
     return [[thing["box_xyxy"] for thing in line["objects"]] for line in json_lines(folder / "o.jsonl")]
 
@@ -76,7 +76,7 @@ def test_what_no_network_could_take_is_refused_before_anything_starts(options, p
     ],
 )
 def test_a_network_that_cannot_be_had_is_one_line(options, problem) -> None:
-    done = run(CLIP, *options, "--device", "cpu", "--max-frames", 1)
+    done = run_here(CLIP, *options, "--device", "cpu", "--max-frames", 1)
     errors = [line for line in done.stderr.splitlines() if "error" in line]
     assert done.returncode == 2 and len(errors) == 1 and problem in errors[0], done.stderr
     assert "Traceback" not in done.stderr
