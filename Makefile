@@ -40,7 +40,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q
 
-# Whole trainings and the largest export: three minutes more.
+# The largest export: a minute more.
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
 

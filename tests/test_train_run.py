@@ -61,7 +61,6 @@ def same_bytes(a: Path, b: Path) -> bool:
     return a.read_bytes() == b.read_bytes()
 
 
-@pytest.mark.slow
 def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tmp_path) -> None:
     out = tmp_path / "run"
     done = train(out)
@@ -85,14 +84,13 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
     assert len(found) == 8 and min(found) > 3
 
 
-@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
     settings = (
         *TINY,
         "loop.loaders=1",
-        "schedule.epochs=20",
+        "schedule.epochs=10",
         "optimiser.ema_decay=0.9",
-        "loop.evaluate_every=20",
+        "loop.evaluate_every=10",
         "augment.flip=0.5",
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -107,10 +105,9 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
     assert same_bytes(whole / "last.safetensors", parts / "last.safetensors")
     whole_state, parts_state = load_file(whole / "state.safetensors"), load_file(parts / "state.safetensors")
     assert all(torch.equal(value, parts_state[key]) for key, value in whole_state.items())
-    assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 21)]
+    assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 11)]
 
 
-@pytest.mark.slow
 def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> None:
     # Adam's first steps follow the sign of a gradient, however small: a lower rate keeps rounding from becoming a loss.
     settings = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.reader import parse_assignment, read_settings
 from models.command import exit_code
+from models.memory import keep_freed_memory
 from train.loop import TrainingError
 from train.recipe import Recipe
 from train.run import Run
@@ -49,6 +50,7 @@ def train(recipe: Recipe, resume: Path | None) -> int:
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.append(number))
+    keep_freed_memory()
     team = join(recipe.loop.device)
     try:
         return Run(recipe, team, resume).go(lambda: bool(stops))

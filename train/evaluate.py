@@ -31,6 +31,7 @@ from models.checkpoints import a_few
 from models.command import exit_code
 from models.decode import decode
 from models.devices import choose_device
+from models.memory import keep_freed_memory
 from models.preprocess import Prepared, preprocess
 from models.tta import PAPER_SCALES, predict
 from train.average_precision import Scores, score
@@ -198,6 +199,7 @@ def run(given: argparse.Namespace) -> None:
         raise ValueError(f"--batch {given.batch}: give 1 or more")
     if given.json and not given.json.parent.is_dir():
         raise ValueError(f"--json {given.json}: there is no folder {given.json.parent}")
+    keep_freed_memory()
     device = choose_device(given.device, "--device")
     coco = read_coco(given.data, given.images)
     model = load_model(given.model, given.weights)
