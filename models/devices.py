@@ -1,6 +1,7 @@
 """The devices of this machine, by the names that users give them. Knows no network."""
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -11,13 +12,13 @@ def choose_device(name: str, setting: str, usual_index: int = 0) -> torch.device
 
     Raises ValueError, which names the `setting` that the name was given for, for one that this machine does not have.
     """
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", name)
+    if not match:
+        raise ValueError(f"{setting}: got {name}; give auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, number = name.partition(":")
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
-    index = int(number) if number.isdigit() else usual_index
-    if kind not in ("auto", "cuda") or (number and not number.isdigit()):
-        raise ValueError(f"{setting}: got {name}; give auto, cpu, cuda or cuda:N")
+    index = int(match[1] or usual_index)
     if index >= count:
         raise ValueError(f"{setting}: got {name}, this machine has {count} CUDA devices; use cpu or auto")
     return torch.device("cuda", index)

@@ -28,7 +28,10 @@ def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess
 
 
 def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The same with its stages as threads of this process, which has long imported what five processes would import."""
+    """The same with its stages as threads of this process, which has long imported what five processes would import.
+
+    It hears what Python writes, not what a library writes past it: what must appear nowhere is for `run`.
+    """
     out, errors = io.StringIO(), io.StringIO()
     line = [*map(str, arguments), "--placement", "threads"]
     with _left_as_it_was(), mock.patch.object(sys, "argv", ["run_pipeline.py", *line]):

@@ -57,7 +57,7 @@ def test_a_camera_gives_the_same_boxes_as_the_file(rtsp_server, transport, from_
 @pytest.mark.parametrize(("user", "password", "code"), [("cam", "s3cret", 0), ("cam", "wr0ng", 3)])
 def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -> None:
     server = rtsp_server(file=CLIP, user="cam", password="s3cret", auth="digest")
-    done = run_here(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
+    done = run(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
     assert done.returncode == code, done.stderr
     assert len(json_lines(tmp_path / "r.jsonl")) == (3 if code == 0 else 0)
     told = done.stdout + done.stderr + (tmp_path / "r.jsonl").read_text()

@@ -144,10 +144,8 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, named, monkeypatch) -> None
     assert_wrong_use(run_here(*arguments), named)
 
 
-@pytest.mark.parametrize(
-    "name", ["not key=value", "an unknown class"]
-)  # seen by the command, seen in a stage's process
-def test_wrong_use_comes_from_any_process_the_same(name) -> None:
+@pytest.mark.parametrize("name", ["not key=value", "an unknown class"])
+def test_wrong_use_is_the_same_seen_by_the_command_or_in_a_stages_process(name) -> None:
     arguments, named = WRONG_USE[name]
     assert_wrong_use(run(*arguments), named)
 
@@ -193,6 +191,6 @@ def test_a_full_disk_ends_that_output_only(tmp_path) -> None:
 
 
 def test_a_password_appears_nowhere() -> None:
-    done = run_here("rtsp://cam:s3cret@127.0.0.1:1/x", "--set", "infer.score_threshold=0.5")
+    done = run("rtsp://cam:s3cret@127.0.0.1:1/x", "--set", "infer.score_threshold=0.5")
     assert done.returncode == 3
     assert "s3cret" not in done.stderr + done.stdout
