@@ -12,8 +12,9 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 def main() -> int:
     from pipeline import cli
-    from pipeline.errors import CenterStreamError
+    from pipeline.errors import CenterStreamError, place_of, way_of
 
+    cli.hide_secrets_from_process_list()
     try:
         command = cli.parse(sys.argv[1:])
         if command.validate:
@@ -30,6 +31,11 @@ def main() -> int:
     except CenterStreamError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        print(f"error: a fault of CenterStream's own: {place_of(error)}; please report it", file=sys.stderr)
+        if "--verbose" in sys.argv:
+            print(way_of(error), file=sys.stderr)
+        return CenterStreamError.exit_code
 
 
 def use_own_environment() -> None:

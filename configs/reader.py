@@ -46,9 +46,16 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def check(kind: type[T], tree: Tree) -> T:
     """`tree` as a `kind`. Raises ConfigError that names the key, the value given and what is allowed."""
     try:
-        return msgspec.convert(tree, kind)
+        return msgspec.convert(tree, kind, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), tree, kind)) from None
+
+
+def _from_text(kind: type, value: Any) -> Any:
+    """A type of our own is made from text."""
+    if not isinstance(value, str):
+        raise ValueError("Expected `str`")
+    return kind(value)
 
 
 class _Loader(yaml.SafeLoader):
@@ -117,7 +124,7 @@ def _name_keys(path: list[str], tree: Any, root: type) -> list[str]:
 
 def _is_valid(value: Any, kind: Any) -> bool:
     try:
-        msgspec.convert(value, kind)
+        msgspec.convert(value, kind, dec_hook=_from_text)
     except msgspec.ValidationError:
         return False
     return True

@@ -1,10 +1,11 @@
 """The command line: each option is a short name for a key of the configuration. Imports nothing slow."""
 
 import argparse
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
+from configs.uri import Uri, shown, shown_text
 from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
@@ -56,20 +57,21 @@ OPTIONS = (
 
 
 class Command(NamedTuple):
-    """What the user asked for."""
+    """What the user asked for; `config` is the file that it came from, if there was one."""
 
     settings: Settings
+    config: str | None
     validate: bool
     verbose: bool
 
 
 def parse(arguments: list[str]) -> Command:
     """Raises UsageError for anything wrong but an unknown option or --help, which end the program as usual."""
-    given = _parser().parse_args(arguments)
+    given = _read_line(arguments)
     assignments: list[tuple[str, Any]] = []
     source_id = None
     if given.source is not None:
-        source_id = source_name(given.source)
+        source_id = Uri(given.source).name
         assignments.append(("sources", {source_id: {"uri": given.source}}))
     for option in OPTIONS:
         value = getattr(given, option.flag.strip("-").replace("-", "_"))
@@ -81,7 +83,31 @@ def parse(arguments: list[str]) -> Command:
         raise UsageError(
             f"give one source, got {len(settings.sources)}: run_pipeline.py SOURCE, or sources: in --config"
         )
-    return Command(settings, given.validate, given.verbose)
+    return Command(settings, given.config, given.validate, given.verbose)
+
+
+def hide_secrets_from_process_list() -> None:
+    """What `ps` shows of this process: its command line, each word as an error would show it."""
+    words = [shown_text(word) for word in sys.argv]
+    if words != sys.argv:
+        from setproctitle import setproctitle
+
+        setproctitle(" ".join([sys.executable, *words]))
+
+
+def _read_line(arguments: list[str]) -> argparse.Namespace:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{shown(argument)} is not UTF-8; give the file a name that is") from None
+    given, surplus = _parser().parse_known_args(arguments)
+    unknown = [word.partition("=")[0] for word in surplus if word.startswith("-")]
+    if unknown:
+        raise UsageError(f"there is no option {shown_text(unknown[0])}; --help lists them")
+    if surplus:
+        raise UsageError(f"give one source; what is {shown(surplus[0])}? (--help lists the options)")
+    return given
 
 
 def _key(option: Option, source_id: str | None) -> str:
@@ -90,8 +116,17 @@ def _key(option: Option, source_id: str | None) -> str:
     return option.key.format(source=source_id)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are ours: one line, and nothing of a value that may be a secret."""
+
+    def error(self, message: str) -> NoReturn:
+        # Only of a flag that takes no value does argparse quote one.
+        text, quotes, _ = message.partition(": ignored explicit argument")
+        raise UsageError(f"{text} takes no value" if quotes else text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run_pipeline.py",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -113,21 +148,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"got {shown(text)}, allowed is {what}") from None
+
+    return read
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-_READ: dict[type, Any] = {float: float, int: int, list: _names, str: str}
+_READ: dict[type, Any] = {float: _number(float), int: _number(int), list: _names, str: str}
 _METAVARS = {float: "X", int: "N", list: "A,B", str: "X"}
-
-
-def source_name(uri: str) -> str:
-    """A short id for a source: a file's stem, a host, a camera's number. Holds no credentials and no dots."""
-    if uri.startswith("lavfi:"):
-        name = uri.removeprefix("lavfi:").partition("=")[0]
-    elif "://" in uri:
-        parts = urlsplit(uri)
-        name = f"{parts.hostname or 'stream'}{parts.path}"
-    else:
-        name = Path(uri).stem or Path(uri).resolve().stem
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-") or "source"

@@ -2,6 +2,8 @@
 standard output stays free for results. Knows the run's state, no process."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import redact
-from pipeline.messages import Quantiles, Report
+from configs.uri import shown_text
+from pipeline.messages import OutputCounts, Quantiles, Report
 from pipeline.runstate import Page, RunState
 from pipeline.settings import Settings
 from pipeline.stage import CHAIN
@@ -64,7 +66,7 @@ class Console:
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            self._terminal.print(Text(redact(text)), soft_wrap=True)
+            self._terminal.print(Text(text), soft_wrap=True)
 
     def _tell_lines(self, state: RunState) -> None:
         if state.started_at is None:
@@ -74,21 +76,22 @@ class Console:
             return
         self._tell_once(f"ready after {state.started_at - state.launched_at:.1f} s: {model_line(state)}")
         self._next = self._next or time.monotonic() + 1.0
-        if time.monotonic() >= self._next and "deliver" in state.reports:
+        # Not before there is a rate to tell.
+        if time.monotonic() >= self._next and "deliver" in state.reports and state.reports["deliver"].frames_per_second:
             self._next = time.monotonic() + LINE_SECONDS
             self._terminal.print(Text(plain_line(state)), soft_wrap=True)
 
     def summarise(self, state: RunState) -> None:
         """The last word: how fast, how late, where the time went, what became of each frame, what went wrong."""
         self._tell_warnings(state)
-        if state.started_at is not None and state.ended_at is not None and "deliver" in state.reports:
+        if state.started_at is not None and state.ended_at is not None and state.ledger():
             for part in summary(state, self._settings):
                 self._terminal.print(part, soft_wrap=isinstance(part, Text))
         for problem in state.problems:
-            self._terminal.print(Text(f"error: {redact(str(problem))}"), soft_wrap=True)
+            self._terminal.print(Text(f"error: {problem}"), soft_wrap=True)
             if self._verbose:
                 for note in getattr(problem, "__notes__", []):
-                    self._terminal.print(Text(redact(note)), soft_wrap=True)
+                    self._terminal.print(Text(note), soft_wrap=True)
         if state.interrupted:
             self._terminal.print("stopped on request")
 
@@ -182,22 +185,39 @@ def _live_cells(report: Report) -> list[str]:
 
 
 def summary(state: RunState, settings: Settings) -> list[RenderableType]:
-    """Throughput, latency, where the time went, and the ledger."""
+    """Throughput, latency, where the time went (if any frame came through), the ledger, and what was written."""
     assert state.started_at is not None and state.ended_at is not None
     pages = state.ledger()
     frames = sum(page.delivered + page.failed for page in pages.values())
     seconds = state.ended_at - state.started_at
-    rate = f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
-    head = Text(f"{rate}, ready after {state.started_at - state.launched_at:.1f} s", style="bold")
-    lines: list[RenderableType] = [head, Text(model_line(state))]
+    lines: list[RenderableType] = []
+    if frames:
+        rate = f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
+        lines.append(Text(f"{rate}, ready after {state.started_at - state.launched_at:.1f} s", style="bold"))
+    lines.append(Text(model_line(state)))
     if state.model and state.model.engine_speeds:
         lines.append(Text(engines_line(state.model.engine_speeds)))
-    lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
-    lines.append(_time_table(state))
+    if frames and "deliver" in state.reports:
+        lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
+        lines.append(_time_table(state))
     lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]
-    outputs = settings.deliver
-    lines += [Text(f"wrote {path}") for path in (outputs.video, outputs.jsonl, outputs.mot) if path and path != "-"]
-    return lines
+    return lines + [Text(line) for line in _written(state, settings)]
+
+
+def _written(state: RunState, settings: Settings) -> Iterator[str]:
+    """What became of each file that was to be written."""
+    outputs = state.reports["deliver"].outputs if "deliver" in state.reports else {}
+    for key, path in settings.deliver.files().items():
+        counts = outputs.get(key, OutputCounts())
+        if not counts.frames or path == "-":
+            continue
+        told = f"{shown_text(path)}: {counts.frames} frames"
+        if counts.problem:
+            yield f"{told}, then it failed"
+        elif not Path(path).exists():
+            yield f"{told}, and it is not there any more: deleted or moved while it was written"
+        else:
+            yield f"wrote {told}"
 
 
 def _spread(q: Quantiles) -> str:

@@ -6,11 +6,12 @@
     └── StageError               4   a stage that died, hung or failed
         └── OutputError          4   an output that cannot be written (disk full, no permission)
 
-A message is one line for the person who reads it: what was given, what is allowed, what to do.
-Credentials in a URL are replaced before they get into a message (`redact`).
+A message is one line for the person who reads it: what was given, what is allowed, what to do. What a user gave gets
+into it by `configs.uri.shown` alone, and what a library says only where it cannot hold an address.
 """
 
-import re
+import traceback
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_INTERRUPTED = 130
@@ -44,12 +45,25 @@ class OutputError(StageError):
     """An output cannot be written; the other outputs go on."""
 
 
-_CREDENTIALS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"]*(?:@[^/\s@'\"]*)*@")
+def place_of(error: BaseException) -> str:
+    """The kind of an error that nobody foresaw, and where it came up; not its message, which may hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {_short(frames[-1])}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
-def redact(text: str) -> str:
-    """`text` with the user and password of every URL in it replaced by `***`.
+def way_of(error: BaseException) -> str:
+    """The calls that led to an error and to what caused it, for --verbose: places only, no message and no value."""
+    lines: list[str] = []
+    while True:
+        lines += [f"  {_short(frame)}: {frame.line}" for frame in traceback.extract_tb(error.__traceback__)]
+        lines.append(type(error).__name__)
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
+            return "\n".join(lines)
+        lines.append("caused by")
+        error = cause
 
-    A password may itself hold an `@`: everything up to the last `@` before the path goes.
-    """
-    return _CREDENTIALS.sub(r"\1***@", text)
+
+def _short(frame: traceback.FrameSummary) -> str:
+    return f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno}"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from configs.uri import Uri
 from pipeline.transport import Context, Transport
 from pipeline.worker import Worker, WorkerSpec
 
@@ -53,7 +54,7 @@ class ProcessWorker:
         )
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(msgspec.json.encode(spec) + b"\n")
+            self._process.stdin.write(msgspec.json.encode(spec, enc_hook=Uri.reveal) + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it died at once: `death` tells

@@ -140,8 +140,17 @@ class SourceCounts(msgspec.Struct):
     dropped: dict[str, int] = {}
 
 
+class OutputCounts(msgspec.Struct):
+    """One output: frames that it took, and why it takes no more, if it failed."""
+
+    frames: int = 0
+    problem: str | None = None
+
+
 class Report(msgspec.Struct, tag="report"):
     """How a stage is doing: totals since its start, and `recent_*` over the last seconds.
+
+    outputs      by their key in the settings, once they were opened (deliver only)
 
     cpu_seconds  of the stage's process since the first frame could come; None where stages share one
     working  time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery (deliver only)
@@ -159,6 +168,7 @@ class Report(msgspec.Struct, tag="report"):
     recent_latency: Quantiles
     sources: dict[str, SourceCounts]
     streams: dict[str, StreamStart]
+    outputs: dict[str, OutputCounts] = {}
     warnings: list[str] = []
 
 
@@ -197,9 +207,10 @@ class Failed(msgspec.Struct, tag="failed"):
 
 
 class AskStop(msgspec.Struct, tag="ask-stop", frozen=True):
-    """The user closed the window: stop as if Ctrl-C had been pressed."""
+    """Stop as if Ctrl-C had been pressed: the user closed the window or, `by_user` false, no output is left."""
 
     stage: str
+    by_user: bool
 
 
 class Start(msgspec.Struct, tag="start"):

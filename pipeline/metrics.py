@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 
-from pipeline.messages import FrameHeader, Hop, Quantiles, Report, SourceCounts, StreamStart
+from pipeline.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report, SourceCounts, StreamStart
 
 _SMALLEST_MS = 1e-3
 _GROWTH = 1.01  # each bucket is 1 % wider than the one before: every quantile is within 1 %
@@ -86,6 +86,7 @@ class Meter:
         self._recent_working, self._recent_latency = Recent(), Recent()
         self._sources: dict[str, SourceCounts] = {}
         self._streams: dict[str, StreamStart] = {}
+        self._outputs: dict[str, OutputCounts] = {}
         self._warnings: list[str] = []
 
     def _page(self, source_id: str) -> SourceCounts:
@@ -131,6 +132,18 @@ class Meter:
             page.highest = max(page.highest, seq)
             page.dropped[reason] = page.dropped.get(reason, 0) + 1
 
+    def output_opened(self, output: str) -> None:
+        with self._lock:
+            self._outputs[output] = OutputCounts()
+
+    def output_took(self, output: str) -> None:
+        with self._lock:
+            self._outputs[output].frames += 1
+
+    def output_failed(self, output: str, problem: str) -> None:
+        with self._lock:
+            self._outputs.setdefault(output, OutputCounts()).problem = problem
+
     def warn(self, text: str) -> None:
         """A line for the user; told once."""
         with self._lock:
@@ -156,6 +169,7 @@ class Meter:
                 recent_latency=self._recent_latency.quantiles(),
                 sources=self._sources,
                 streams=self._streams,
+                outputs=self._outputs,
                 warnings=self._warnings,
             )
 

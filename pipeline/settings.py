@@ -7,8 +7,10 @@ import os
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr, replace
 
-from pipeline.errors import UsageError, redact
+from configs.uri import Uri
+from pipeline.errors import UsageError
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -22,7 +24,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where frames come from."""
 
     # A file, rtsp://…, http(s)://…, /dev/video0 or 0, an image folder or glob, lavfi:testsrc2
-    uri: str
+    uri: Annotated[Uri, Meta(description="text: a path or an address")]
     # How an RTSP camera sends
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     # Give up when a network source or camera does not answer for so long
@@ -34,8 +36,9 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Stop after so many frames
     max_frames: Positive | None = None
 
-    def __repr__(self) -> str:
-        return f"SourceSettings(uri={redact(self.uri)!r}, …)"
+    def __post_init__(self) -> None:
+        if not isinstance(self.uri, Uri):
+            force_setattr(self, "uri", Uri(self.uri))
 
 
 Size = Annotated[str, Meta(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="WIDTHxHEIGHT in pixels, as in 640x384")]
@@ -140,6 +143,14 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Draw boxes into the video and the window
     overlay: bool = True
 
+    def files(self) -> dict[str, str]:
+        """The paths to be written, by key; "-" is standard output."""
+        paths = {"video": self.video, "jsonl": self.jsonl, "mot": self.mot}
+        return {key: path for key, path in paths.items() if path}
+
+    def has_outputs(self) -> bool:
+        return self.show or bool(self.files())
+
 
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The queues between stages."""
@@ -161,10 +172,16 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     start_seconds: Seconds = 120.0
 
 
+# Of a source; it is in every line of the results, so no address gets in here
+SourceId = Annotated[
+    str, Meta(pattern=r"^[\w-][\w -]{0,63}$", description="a name of up to 64 letters, digits, spaces, - and _")
+]
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """One run. `sources` is keyed by source id."""
 
-    sources: dict[str, SourceSettings] = {}
+    sources: dict[SourceId, SourceSettings] = {}
     infer: InferSettings = field(default_factory=InferSettings)
     postprocess: PostprocessSettings = field(default_factory=PostprocessSettings)
     track: TrackerSettings = field(default_factory=TrackerSettings)
@@ -175,3 +192,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def lowest_score(self) -> float:
         """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""
         return min(self.infer.score_threshold, self.track.low_score)
+
+    def without_addresses(self) -> "Settings":
+        """The same for those who open no source: they need not hold a camera's password."""
+        nowhere = Uri("")
+        return replace(self, sources={name: replace(source, uri=nowhere) for name, source in self.sources.items()})

@@ -27,7 +27,7 @@ class Kit:
     leases     free slots of the pool that this stage lends from
     give_back  returns slots to their lessors
     tell       says what the stage is busy with before the first frame
-    ask_stop   asks for the whole run to stop
+    ask_stop   asks for the whole run to stop; True: the user wants it to
     stopped    whether this stage was told to take no more frames
     """
 
@@ -37,7 +37,7 @@ class Kit:
     meter: Meter
     give_back: Callable[[Iterable[Slot]], None]
     tell: Callable[[str], None]
-    ask_stop: Callable[[], None]
+    ask_stop: Callable[[bool], None]
     stopped: Callable[[], bool]
 
     def end_frame(self, frame: Frame) -> None:

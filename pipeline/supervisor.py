@@ -82,7 +82,8 @@ class Supervisor:
 
     def _launch(self, endpoints: str, pools: list[PoolSpec], context: Context | None) -> None:
         for stage in CHAIN:
-            spec = WorkerSpec(stage, self._settings, endpoints, pools, owns_process=context is None)
+            settings = self._settings if stage == CHAIN[0] else self._settings.without_addresses()
+            spec = WorkerSpec(stage, settings, endpoints, pools, owns_process=context is None)
             self._launched[stage] = ThreadWorker(spec, context) if context else ProcessWorker(spec)
         self._deadline = time.monotonic() + self._settings.run.start_seconds
 
@@ -113,7 +114,7 @@ class Supervisor:
             case Report():
                 self.state.reports[stage] = word
             case AskStop():
-                self.state.interrupted = True
+                self.state.interrupted |= word.by_user
                 self._stop_source()
             case Failed():
                 self._fail(_error(word.exit_code, word.message, word.detail))

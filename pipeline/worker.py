@@ -13,13 +13,12 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
 import msgspec
 
 from pipeline import messages
-from pipeline.errors import CenterStreamError, StageError, redact
+from pipeline.errors import CenterStreamError, StageError, place_of, way_of
 from pipeline.frame import Frame, Message, from_parts, to_parts
 from pipeline.messages import EndOfStream, Failed, Finished, ModelCard, Ready, Slot, Start, Status, StreamStart
 from pipeline.metrics import Meter, hop
@@ -59,7 +58,7 @@ class Worker:
         self._transport = transport
         self._control: Spoke = transport.spoke(f"{spec.endpoints}/control", spec.stage)
         self._stopping = threading.Event()
-        self._wants_stop = False
+        self._wants_stop: messages.AskStop | None = None
         self.orphaned = False
         self._meter = Meter(spec.stage, spec.owns_process)
         self._inbox: Inbox | None = None
@@ -77,10 +76,12 @@ class Worker:
                 self._meter.begin()
                 self._serve(stage)
         except CenterStreamError as error:
-            self._say(Failed(self._name, error.exit_code, str(error), traceback.format_exc()))
+            self._say(Failed(self._name, error.exit_code, str(error), way_of(error)))
         except Exception as error:
-            text = f"stage {self._name} failed: {type(error).__name__}: {error}"
-            self._say(Failed(self._name, StageError.exit_code, redact(text), redact(traceback.format_exc())))
+            # Where a source is opened a library's words may hold its address, or a part of it.
+            words = "" if self._name == CHAIN[0] else f": {error}"
+            text = f"stage {self._name} failed: {place_of(error)}{words}"
+            self._say(Failed(self._name, StageError.exit_code, text, way_of(error)))
         finally:
             self._finish(stage)
 
@@ -144,8 +145,8 @@ class Worker:
                 self._stopping.set()
         return None
 
-    def _ask_stop(self) -> None:
-        self._wants_stop = True
+    def _ask_stop(self, by_user: bool) -> None:
+        self._wants_stop = messages.AskStop(self._name, by_user)
 
     def _serve(self, stage: Stage) -> None:
         """Start the lanes; report and listen until they end. Raises what a lane raised."""
@@ -163,8 +164,8 @@ class Worker:
             if self._listen(0.0) is not None:
                 self._stopping.set()
             if self._wants_stop:
-                self._wants_stop = False
-                self._say(messages.AskStop(self._name))
+                word, self._wants_stop = self._wants_stop, None
+                self._say(word)
             if time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
                 self._say(self._report())
@@ -312,7 +313,7 @@ def main() -> None:
     # A terminal's Ctrl-C and a service manager's SIGTERM go to every process; the supervisor decides how all stop.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
+    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec, dec_hook=lambda kind, text: kind(text))
     transport = Transport()
     worker = Worker(spec, transport)
     run_folder = spec.endpoints.removeprefix("ipc://")

@@ -77,9 +77,7 @@ def test_a_camera_that_dies_is_a_failed_source_after_what_it_sent(play_server, t
 
 def test_a_camera_that_freezes_is_noticed(play_server, tmp_path) -> None:
     server = play_server(file=CLIP, loop=True)
-    process = start(
-        server.url, "--jsonl", tmp_path / "r.jsonl", "--set", "sources.127-0-0-1-clip.read_timeout_seconds=1.5"
-    )
+    process = start(server.url, "--jsonl", tmp_path / "r.jsonl", "--set", "sources.127-0-0-1.read_timeout_seconds=1.5")
     wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 3000, what="frames")
     server.freeze()
     code, errors = finish(process)

@@ -81,7 +81,7 @@ BAD_SOURCES: dict[str, tuple[Maker, str]] = {
     "an unknown test pattern": (lambda _: "lavfi:nosuchpattern", "cannot be opened"),
     "RTSP refused": (lambda _: f"rtsp://cam:{SECRET}@127.0.0.1:{closed_port()}/a", "refuses the connection"),
     "HTTP refused": (lambda _: f"http://127.0.0.1:{closed_port()}/a?token={SECRET}", "refuses the connection"),
-    "a host that does not exist": (lambda _: f"rtsp://cam:{SECRET}@nowhere.invalid/a", "rtsp://***@nowhere.invalid/a"),
+    "a host that does not exist": (lambda _: f"rtsp://cam:{SECRET}@nowhere.invalid/a", "rtsp://***@nowhere.invalid/…"),
 }
 
 

@@ -5,6 +5,7 @@ Nothing waits in this process: whatever was appended can be read even after `kil
 
 import os
 
+from configs.uri import shown_text
 from pipeline.errors import OutputError
 
 STANDARD_OUTPUT = "-"
@@ -18,7 +19,7 @@ class LineFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._name = "standard output" if path == STANDARD_OUTPUT else path
+        self._name = "standard output" if path == STANDARD_OUTPUT else shown_text(path)
         try:
             # A duplicate, so that closing this does not close the process's own standard output.
             self._descriptor = os.dup(1) if path == STANDARD_OUTPUT else os.open(path, _REPLACE, 0o666)

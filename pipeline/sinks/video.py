@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from configs.uri import shown_text
 from pipeline.errors import OutputError, UsageError
 from pipeline.results import FrameResult
 
@@ -61,7 +62,7 @@ class VideoSink:
         self._path = Path(path)
         if self._path.suffix.lower() not in _CONTAINER_OPTIONS:
             allowed = ", ".join(_CONTAINER_OPTIONS)
-            raise UsageError(f"cannot write video to {path}: its name must end in one of {allowed}")
+            raise UsageError(f"cannot write video to {shown_text(str(path))}: its name must end in one of {allowed}")
         _check_writable(self._path)
         self._rate = Fraction(max(frames_per_second or _DEFAULT_RATE, _LOWEST_RATE)).limit_denominator(1001)
         self._clock = _Clock(round(TICKS_PER_SECOND / self._rate))
@@ -114,7 +115,9 @@ class VideoSink:
         return frame
 
     def _cannot_write(self, error: Exception) -> OutputError:
-        return OutputError(f"cannot write video to {self._path}: {getattr(error, 'strerror', None) or error}")
+        return OutputError(
+            f"cannot write video to {shown_text(str(self._path))}: {getattr(error, 'strerror', None) or error}"
+        )
 
 
 class _Clock:
@@ -160,8 +163,10 @@ def _check_writable(path: Path) -> None:
     """Raise OutputError now for what would only come up with the first frame."""
     folder = path.parent
     if not folder.is_dir():
-        raise OutputError(f"cannot write video to {path}: the folder {folder} does not exist")
+        raise OutputError(
+            f"cannot write video to {shown_text(str(path))}: the folder {shown_text(str(folder))} does not exist"
+        )
     if path.is_dir():
-        raise OutputError(f"cannot write video to {path}: it is a folder")
+        raise OutputError(f"cannot write video to {shown_text(str(path))}: it is a folder")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise OutputError(f"cannot write video to {path}: no permission")
+        raise OutputError(f"cannot write video to {shown_text(str(path))}: no permission")

@@ -1,4 +1,4 @@
-"""What a URI means: which kind of source it names, how FFmpeg is told, and how it may be shown. Opens nothing."""
+"""What a URI means on this machine: which kind of source it names, and how FFmpeg is told. Opens nothing."""
 
 import glob
 import re
@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import SourceError, redact
+from configs.uri import Network, Uri, shown_text
+from pipeline.errors import SourceError
 
 Kind = Literal["file", "rtsp", "http", "camera", "images", "pattern"]
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
+_SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
+_PATTERN = "lavfi:"
 _ALLOWED = "a file, an image folder or glob, rtsp://, rtsps://, http://, https://, /dev/video0 or 0, or lavfi:testsrc2"
 
 
@@ -31,52 +33,57 @@ class Address:
         return self.kind in ("rtsp", "http", "camera")
 
 
-def parse_address(uri: str) -> Address:
+def parse_address(uri: Uri) -> Address:
     """Raises SourceError for a path that leads to nothing and for a scheme that is not read."""
-    if not uri.strip():
+    text = uri.reveal()
+    if not text.strip():
         raise SourceError(f"the source's uri is empty: give {_ALLOWED}")
-    if uri.isdecimal():
-        return Address("camera", f"camera /dev/video{uri}", f"/dev/video{uri}")
-    if uri.startswith("/dev/video"):
-        return Address("camera", f"camera {uri}", uri)
-    scheme = _SCHEME.match(uri)
-    if scheme and not Path(uri).exists():
-        return _with_scheme(uri, scheme[1].lower())
-    return _on_disk(uri)
+    if text.isdecimal():
+        text = f"/dev/video{text}"
+    if text.startswith("/dev/video"):
+        return Address("camera", f"camera {shown_text(text)}", text)
+    try:
+        if uri.network and not Path(text).exists():
+            return _on_network(uri, uri.network)
+        if text.startswith(_PATTERN) and not Path(text).exists():
+            return Address("pattern", uri.shown, text.removeprefix(_PATTERN))
+        return _on_disk(uri)
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, a NUL
+        raise SourceError(f"{uri.shown}: {getattr(error, 'strerror', None) or 'not a name a file can have'}") from None
 
 
-def _with_scheme(uri: str, scheme: str) -> Address:
-    if scheme == "lavfi":
-        return Address("pattern", uri, uri.removeprefix("lavfi:"))
-    # A query may hold a password or token too.
-    shown = re.sub(r"\?.*", "?…", redact(uri))
-    if scheme in ("rtsp", "rtsps"):
-        return Address("rtsp", shown, uri)
-    if scheme in ("http", "https"):
-        return Address("http", shown, uri)
-    raise SourceError(f"{shown}: no such file, and {scheme}: is not a source that is read: give {_ALLOWED}")
+def _on_network(uri: Uri, network: Network) -> Address:
+    kind = _SCHEMES.get(network.scheme.lower())
+    if kind is None:
+        raise SourceError(
+            f"{uri.shown}: no such file, and {network.scheme}: is not a source that is read: give {_ALLOWED}"
+        )
+    if network.problem:
+        raise SourceError(f"{uri.shown} {network.problem}")
+    return Address(kind, uri.shown, uri.for_ffmpeg())
 
 
-def _on_disk(uri: str) -> Address:
-    path = Path(uri)
+def _on_disk(uri: Uri) -> Address:
+    text = uri.reveal()
+    path = Path(text)
     if path.is_dir():
         return _images(uri, path.iterdir())
     if path.is_file():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return _images(uri, [path])
-        return Address("file", uri, f"file:{uri}")
-    if glob.has_magic(uri):
-        return _images(uri, map(Path, glob.iglob(uri, recursive=True)))  # noqa: PTH207 (patterns may be absolute)
+        return Address("file", uri.shown, f"file:{text}")
+    if glob.has_magic(text):
+        return _images(uri, map(Path, glob.iglob(text, recursive=True)))  # noqa: PTH207 (patterns may be absolute)
     if path.exists():
-        raise SourceError(f"{uri} is neither a file nor a folder: give {_ALLOWED}")
-    raise SourceError(f"{uri}: no such file: give {_ALLOWED}")
+        raise SourceError(f"{uri.shown} is neither a file nor a folder: give {_ALLOWED}")
+    raise SourceError(f"{uri.shown}: no such file: give {_ALLOWED}")
 
 
-def _images(uri: str, found: Iterable[Path]) -> Address:
+def _images(uri: Uri, found: Iterable[Path]) -> Address:
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
-        raise SourceError(f"{uri}: no images there; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
-    return Address("images", uri, "", tuple(sorted(paths, key=_natural)))
+        raise SourceError(f"{uri.shown}: no images there; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
+    return Address("images", uri.shown, "", tuple(sorted(paths, key=_natural)))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from av.frame import Frame
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from pipeline.errors import SourceError, redact
+from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
 
@@ -118,5 +118,5 @@ def _open_failure(error: Exception, address: Address) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return redact(" ".join(str(text).split()))
+    """FFmpeg's word for it, without the address that an exception's own text has beside it."""
+    return " ".join(str(getattr(error, "strerror", None) or type(error).__name__).split())

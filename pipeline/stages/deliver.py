@@ -1,7 +1,15 @@
-"""deliver: draws, and hands each frame to the outputs. An output that fails is closed; the others go on."""
+"""deliver: draws, and hands each frame to the outputs. An output that fails is closed; the others go on.
+
+Outputs are opened when a source has given its first frame: a run that does not come so far leaves earlier results as
+they are.
+"""
 
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.detections import Detections
 from pipeline.errors import OutputError
@@ -14,58 +22,89 @@ from pipeline.stage import Kit, Stage
 
 
 class Deliver(Stage):
-    """The outputs' process."""
+    """The outputs' process. A frame is delivered when an output took it, or when none was asked for."""
 
     sees_failed_frames = True
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.deliver
-        self._sinks: list[Sink] = []
+        self._sinks: dict[str, Sink] = {}
+        self._has_outputs = False
 
     def prepare(self) -> None:
-        self.kit.tell("opening the outputs")
         settings = self._settings
         if settings.video or settings.show:
             from pipeline.overlay import Overlay
 
             self._overlay = Overlay() if settings.overlay else None
-        if settings.jsonl:
-            from pipeline.sinks.jsonl import JsonLinesSink
-
-            self._sinks.append(JsonLinesSink(settings.jsonl))
-        if settings.mot:
-            from pipeline.sinks.mot import MotSink
-
-            self._sinks.append(MotSink(settings.mot))
         if settings.show:
             from pipeline.sinks.window import WindowSink
 
-            self._sinks.append(WindowSink())
+            self.kit.tell("looking for a screen")
+            self._add("show", WindowSink())
 
     def begin(self, model: ModelCard) -> None:
         self._class_names = model.class_names
 
     def stream_started(self, start: StreamStart) -> None:
-        if self._settings.video:
+        self._has_outputs = self._settings.has_outputs()
+        problems = [self._open(output, make) for output, make in self._wanted(start)]
+        for problem in filter(None, problems):
+            self._tell(problem)
+
+    def _wanted(self, start: StreamStart) -> Iterator[tuple[str, Callable[[], Sink]]]:
+        """What is to be opened for a source, by its key in the settings."""
+        jsonl, mot, video = self._settings.jsonl, self._settings.mot, self._settings.video
+        if jsonl:
+            from pipeline.sinks.jsonl import JsonLinesSink
+
+            yield "jsonl", lambda: JsonLinesSink(jsonl)
+        if mot:
+            from pipeline.sinks.mot import MotSink
+
+            yield "mot", lambda: MotSink(mot)
+        if video:
             from pipeline.sinks.video import VideoSink
 
-            self._sinks.append(VideoSink(self._settings.video, start.frames_per_second))
+            yield "video", lambda: VideoSink(video, start.frames_per_second)
+
+    def _open(self, output: str, make: Callable[[], Sink]) -> OutputError | None:
+        try:
+            self._add(output, make())
+        except OutputError as error:
+            self._failed(output, error)
+            return error
+        return None
+
+    def _add(self, output: str, sink: Sink) -> None:
+        self._sinks[output] = sink
+        self.kit.meter.output_opened(output)
 
     def process(self, frame: Frame) -> None:
         result = self._result(frame)
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
         if image_bgr is not None and self._overlay:
             self._overlay.draw(image_bgr, result)
-        for sink in list(self._sinks):
-            try:
-                sink.write(result, image_bgr)
-            except OutputError as error:
-                self._give_up(sink, error)
-            except StopRequested:
-                self.kit.ask_stop()
-        self.kit.meter.delivered(frame.header, time.monotonic_ns())
+        # All are asked, whatever the first says.
+        taken = [self._offer(output, result, image_bgr) for output in list(self._sinks)]
+        if any(taken) or not self._has_outputs:
+            self.kit.meter.delivered(frame.header, time.monotonic_ns())
+        else:
+            self.kit.meter.dropped(frame.header.source_id, frame.header.seq, "no output took it")
         self.kit.end_frame(frame)
+
+    def _offer(self, output: str, result: FrameResult, image_bgr: NDArray[np.uint8] | None) -> bool:
+        """Whether the output took the frame."""
+        try:
+            self._sinks[output].write(result, image_bgr)
+        except OutputError as error:
+            self._give_up(output, error)
+            return False
+        except StopRequested:
+            self.kit.ask_stop(True)
+        self.kit.meter.output_took(output)
+        return True
 
     def _result(self, frame: Frame) -> FrameResult:
         header: FrameHeader = frame.header
@@ -84,20 +123,31 @@ class Deliver(Stage):
             frames_per_second=self.kit.meter.recent_per_second() or None,
         )
 
-    def _give_up(self, sink: Sink, error: OutputError) -> None:
-        self._sinks.remove(sink)
-        self.problem = self.problem or error
-        self.kit.meter.warn(f"{error}; the other outputs go on")
+    def _give_up(self, output: str, error: OutputError) -> None:
+        self._failed(output, error)
         with suppress(OutputError):  # the same trouble once more
-            sink.close()
+            self._sinks.pop(output).close()
+        self._tell(error)
+
+    def _failed(self, output: str, error: OutputError) -> None:
+        self.problem = self.problem or error
+        self.kit.meter.output_failed(output, str(error))
+
+    def _tell(self, error: OutputError) -> None:
+        """What becomes of the run; without outputs nobody would see what is computed from here on."""
+        self.kit.meter.warn(
+            f"{error}; {'the other outputs go on' if self._sinks else 'no output is left, the run ends'}"
+        )
+        if not self._sinks:
+            self.kit.ask_stop(False)
 
     def stream_ended(self, end: EndOfStream) -> None:
         self.close()
 
     def close(self) -> None:
         while self._sinks:
-            sink = self._sinks.pop()
+            output, sink = self._sinks.popitem()
             try:
                 sink.close()
             except OutputError as error:
-                self.problem = self.problem or error
+                self._failed(output, error)

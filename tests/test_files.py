@@ -1,0 +1,78 @@
+"""What a run reads it does not write, and it writes nothing twice: looked at by what a file is, not by its name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import OutputError, UsageError
+from pipeline.files import check_files
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+    (tmp_path / "old.jsonl").write_bytes(b"yesterday's")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    (tmp_path / "to-come.mp4").symlink_to("new.mp4")
+    (tmp_path / "elsewhere").symlink_to("folder")
+    os.link("clip.mp4", "hard.mp4")
+    return tmp_path
+
+
+GOOD = {
+    "nothing at all": ({}, {}),
+    "no output": ({"the source": ["clip.mp4"]}, {}),
+    "a new file": ({"the source": ["clip.mp4"]}, {"jsonl": "new.jsonl"}),
+    "an old result": ({"the source": ["clip.mp4"]}, {"jsonl": "old.jsonl"}),
+    "two new files": ({}, {"jsonl": "a", "mot": "b"}),
+    "standard output": ({"the source": ["clip.mp4"]}, {"jsonl": "-"}),
+    "nowhere, twice": ({}, {"jsonl": "/dev/null", "mot": "/dev/null"}),
+    "a source that is not there": ({"the source": ["none.mp4"]}, {"jsonl": "new.jsonl"}),
+}
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), GOOD.values(), ids=GOOD)
+def test_good_files(inputs, outputs, place) -> None:
+    check_files({name: map(Path, paths) for name, paths in inputs.items()}, outputs)
+    assert (place / "old.jsonl").read_bytes() == b"yesterday's"
+
+
+CLIP = {"the source": ["clip.mp4"], "the configuration": ["old.jsonl"]}
+CLASHES = {
+    "the source": ({"video": "clip.mp4"}, "video: clip.mp4 is the source"),
+    "the source by another name": ({"video": "./folder/../clip.mp4"}, "is the source"),
+    "the source by a symbolic link": ({"video": "link.mp4"}, "is the source"),
+    "the source by a hard link": ({"jsonl": "hard.mp4"}, "is the source"),
+    "the configuration": ({"mot": "old.jsonl"}, "mot: old.jsonl is the configuration"),
+    "one file twice": ({"jsonl": "old.jsonl", "mot": "old.jsonl"}, "is the output of jsonl too"),
+    "one new file twice": ({"jsonl": "new", "mot": "new"}, "is the output of jsonl too"),
+    "one new file by two names": ({"jsonl": "folder/new", "mot": "elsewhere/../folder/new"}, "of jsonl too"),
+    "one new file by a link to a folder": ({"jsonl": "folder/new", "mot": "elsewhere/new"}, "of jsonl too"),
+    "one new file by a link to it": ({"jsonl": "new.mp4", "video": "to-come.mp4"}, "is the output of jsonl too"),
+    "standard output twice": ({"jsonl": "-", "mot": "-"}, "is the output of jsonl too"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "message"), CLASHES.values(), ids=CLASHES)
+def test_a_file_with_two_uses_is_refused(outputs, message: str, place) -> None:
+    with pytest.raises(UsageError, match=r"give another file$") as refused:
+        check_files({name: map(Path, paths) for name, paths in CLIP.items()}, outputs)
+    assert message in str(refused.value)
+
+
+UNWRITABLE = {
+    "no such folder": ("nowhere/x", UsageError, "the folder of nowhere/x does not exist"),
+    "a folder": ("folder", OutputError, "it is a folder"),
+    "too long a name": ("x" * 5000, UsageError, "File name too long"),
+    "a file as folder": ("clip.mp4/x", UsageError, "the folder of clip.mp4/x does not exist"),
+}
+
+
+@pytest.mark.parametrize(("path", "kind", "message"), UNWRITABLE.values(), ids=UNWRITABLE)
+def test_what_cannot_be_written_is_told_at_once(path: str, kind: type[Exception], message: str, place) -> None:
+    with pytest.raises(kind) as refused:
+        check_files({}, {"jsonl": path})
+    assert message in str(refused.value) and len(str(refused.value)) < 400

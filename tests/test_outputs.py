@@ -1,0 +1,129 @@
+"""What becomes of outputs: nothing that is there is lost to a run that comes to nothing, delivered means that an output
+took it, and a run that nobody can see the results of ends."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.harness import CLIP, command, finish, json_lines, run, run_here, start, wait_until
+
+ENDLESS = "lavfi:testsrc2=size=320x240:rate=10"
+YESTERDAY = "yesterday's results\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> dict[str, Path]:
+    """One old file for each output, by its option."""
+    paths = {"--jsonl": tmp_path / "o.jsonl", "--mot": tmp_path / "o.txt", "--out": tmp_path / "o.mp4"}
+    for path in paths.values():
+        path.write_text(YESTERDAY)
+    return paths
+
+
+def options(paths: dict[str, Path]) -> list[object]:
+    return [word for pair in paths.items() for word in pair]
+
+
+COMES_TO_NOTHING = {
+    "no such source": (["nowhere.mp4"], 3),
+    "a source that is no video": ([Path(__file__)], 3),
+    "a camera that is off": (["rtsp://127.0.0.1:1/x"], 3),
+    "wrong weights": ([CLIP, "--weights", CLIP], 2),
+    "an unknown class": ([CLIP, "--classes", "persn"], 2),
+    "a wrong option": ([CLIP, "--score", "7"], 2),
+    "another output in a folder that is not there": ([CLIP, "--set", "deliver.mot=nowhere/x"], 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code"), COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING)
+def test_a_run_that_comes_to_nothing_leaves_earlier_results_alone(arguments, code, results) -> None:
+    done = run_here(*options(results), *arguments)
+    assert done.returncode == code, done.stderr
+    assert [path.read_text() for path in results.values()] == [YESTERDAY] * 3
+
+
+def test_a_source_or_configuration_is_never_overwritten(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip, link, config, weights = (tmp_path / name for name in ("c.mp4", "link.mp4", "c.yaml", "w.safetensors"))
+    clip.write_bytes(CLIP.read_bytes())
+    link.symlink_to(clip)
+    config.write_text("infer: {score_threshold: 0.5}\n")
+    weights.write_bytes(b"weights")
+    for arguments in (
+        [clip, "--out", clip],
+        [clip, "--out", link],
+        [link, "--jsonl", clip],
+        [clip, "--config", config, "--mot", config],
+        ["lavfi:testsrc2", "--weights", weights, "--jsonl", weights],
+        [tmp_path, "--jsonl", tmp_path / "still.png"],
+    ):
+        (tmp_path / "still.png").write_bytes(b"a picture")
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        done = run_here(*arguments)
+        assert done.returncode == 2 and "give another file" in done.stderr, (arguments, done.stderr)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_two_outputs_on_one_file_are_refused(tmp_path) -> None:
+    done = run_here(CLIP, "--jsonl", tmp_path / "F", "--mot", tmp_path / "F")
+    assert done.returncode == 2 and "the output of" in done.stderr
+
+
+def test_an_old_result_is_replaced_once_there_are_frames(results) -> None:
+    done = run_here(CLIP, "--max-frames", 3, *options(results))
+    assert done.returncode == 0, done.stderr
+    assert [line["seq"] for line in json_lines(results["--jsonl"])] == [0, 1, 2]
+    assert YESTERDAY not in results["--mot"].read_text()
+    for path in (results["--jsonl"], results["--out"]):
+        assert f"wrote {path}: 3 frames" in done.stderr
+
+
+def test_standard_output_that_is_closed_is_an_error_and_nothing_gets_its_descriptor() -> None:
+    """The pool of frames got descriptor 1, and the lines went into it."""
+    for line in (["--jsonl", "-"], ["--mot", "-"]):
+        words = command(CLIP, "--max-frames", "3", *line)
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 4, done.stderr
+        assert "standard output is closed" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_frames_that_no_output_took_are_not_delivered() -> None:
+    done = run(CLIP, "--max-frames", 30, "--jsonl", "/dev/full")
+    assert done.returncode == 4
+    assert " 0 delivered" in done.stderr and " 0 in flight" in done.stderr, done.stderr
+    assert "dropped at deliver: no output took it" in done.stderr
+    assert "wrote" not in done.stderr and "no output is left, the run ends" in done.stderr
+
+
+def test_a_live_run_ends_when_the_last_reader_has_gone() -> None:
+    """As with `| head -1`."""
+    process = subprocess.Popen(
+        command(ENDLESS, "--realtime", "--jsonl", "-"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    code, errors = finish(process)
+    assert code == 4 and "its reader has gone" in errors and " 0 in flight" in errors, errors
+    assert "stopped on request" not in errors
+
+
+def test_a_run_goes_on_while_another_output_is_left(tmp_path) -> None:
+    lines = tmp_path / "o.jsonl"
+    done = run_here(CLIP, "--max-frames", 10, "--mot", "/dev/full", "--jsonl", lines)
+    assert done.returncode == 4 and "the other outputs go on" in done.stderr
+    assert len(json_lines(lines)) == 10 and " 10 delivered" in done.stderr
+
+
+def test_a_file_that_was_deleted_meanwhile_was_not_written(tmp_path) -> None:
+    lines = tmp_path / "o.jsonl"
+    process = start(ENDLESS, "--jsonl", lines)
+    wait_until(lambda: lines.exists() and lines.stat().st_size > 500, what="frames")
+    lines.unlink()
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = finish(process)
+    assert "it is not there any more" in errors and "wrote" not in errors, errors
