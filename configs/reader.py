@@ -6,12 +6,14 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
+
+from configs import plainyaml
+from configs.plainyaml import DEEPEST, Unreadable
+from configs.uri import shown, shown_text
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -26,7 +28,7 @@ def read_settings(kind: type[T], path: str | None, assignments: Iterable[tuple[s
 
     Raises ConfigError.
     """
-    tree = _read_yaml(path, kind) if path else {}
+    tree = {} if path is None else _read_yaml(path, kind)
     for key, value in assignments:
         _assign(tree, key, value)
     return check(kind, tree)
@@ -35,16 +37,20 @@ def read_settings(kind: type[T], path: str | None, assignments: Iterable[tuple[s
 def parse_assignment(text: str) -> tuple[str, Any]:
     """`infer.score_threshold=0.4` as ("infer.score_threshold", 0.4); the value is read as YAML."""
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {text!r}: give it as key=value, for example --set infer.score_threshold=0.4")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or len(parts) > DEEPEST:
+        raise ConfigError(f"--set {shown(text)}: give it as key=value, for example --set infer.score_threshold=0.4")
     try:
-        return key.strip(), _read(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text!r}: the value is not YAML") from None
+        return key.strip(), plainyaml.parse(value)
+    except Unreadable as error:
+        raise ConfigError(f"--set {shown(text)}: the value is not plain YAML: {_problem(error)}") from None
 
 
 def check(kind: type[T], tree: Tree) -> T:
     """`tree` as a `kind`. Raises ConfigError that names the key, the value given and what is allowed."""
+    for key, text in _texts(tree):
+        if odd := _ODD_CHARACTERS.search(text):
+            raise ConfigError(f"{shown_text(key)}: holds the character U+{ord(odd[0]):04X}; leave it out")
     try:
         return msgspec.convert(tree, kind, dec_hook=_from_text)
     except msgspec.ValidationError as error:
@@ -58,31 +64,39 @@ def _from_text(kind: type, value: Any) -> Any:
     return kind(value)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML, where 1e-3 is a number: to YAML 1.1 it is a word for want of a point."""
+# No name, path or URL has them; and half a character cannot be told to another process.
+_ODD_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def _read(text: str) -> Any:
-    return yaml.load(text, _Loader)
+def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The keys and texts below, each with its dotted key."""
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, (dict, list)):
+        for name, below in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            path = f"{key}.{name}" if key else str(name)
+            yield path, path
+            yield from _texts(below, path)
 
 
 def _read_yaml(path: str, kind: type) -> Tree:
+    where = f"configuration {shown_text(path)}"
     try:
-        tree = _read(Path(path).read_text(encoding="utf-8"))
+        tree = plainyaml.parse(plainyaml.read_file(path))
     except OSError as error:
-        raise ConfigError(f"configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"configuration {path}{line}: not valid YAML") from None
+        raise ConfigError(f"{where}: {error.strerror}") from None
+    except Unreadable as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{where}{line}: {_problem(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"configuration {path}: expected a mapping with the keys {_allowed_keys(kind)}")
+        raise ConfigError(f"{where}: expected a mapping with the keys {_allowed_keys(kind)}")
     return tree
+
+
+def _problem(error: Unreadable) -> str:
+    return error.problem if error.value is None else f"{shown(error.value)} {error.problem}"
 
 
 def _assign(tree: Tree, key: str, value: Any) -> None:
@@ -90,24 +104,35 @@ def _assign(tree: Tree, key: str, value: Any) -> None:
     for depth, parent in enumerate(parents):
         below = tree.setdefault(parent, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"{'.'.join(parents[: depth + 1])}: expected a mapping, got {below!r}")
+            where = shown_text(".".join(parents[: depth + 1]))
+            raise ConfigError(f"{where}: expected a mapping, got {shown(below)}")
         tree = below
     tree[last] = value
 
 
 def _explain(text: str, tree: Tree, root: type) -> str:
     """msgspec's message, in the words of the configuration."""
-    what, _, where = text.partition(" - at `$")
-    path = _name_keys(re.findall(r"\.\.\.|[^.\[\]`]+", where), tree, root)
-    if unknown := re.search(r"unknown field `(.+)`", what):
+    place = re.search(r" - at (`key` in )?`\$([\w.\[\]]*)`$", text)
+    what = text[: place.start()] if place else text
+    path = _name_keys(re.findall(r"\.\.\.|[^.\[\]]+", place[2]) if place else [], tree, root)
+    if place and place[1]:
+        return _explain_key(path, tree, root)
+    if unknown := re.search(r"unknown field `(.*)`$", what):
         return _explain_unknown([*path, unknown[1]], root)
-    key = ".".join(path) or "configuration"
+    key = shown_text(".".join(path)) or "configuration"
     kind = _type_at(path, root)
     if missing := re.search(r"missing required field `(.+)`", what):
         return f"{key}.{missing[1]}: is required"
-    if not what.startswith(("Expected", "Invalid")):
+    if not what.startswith(("Expected", "Invalid", "Number")):
         return f"{key}: {what}"  # a rule between several keys, in the struct's own words
-    return f"{key}: got {_value_at(tree, path)!r}, allowed is {_describe(kind)}"
+    return f"{key}: got {shown(_value_at(tree, path))}, allowed is {_describe(kind)}"
+
+
+def _explain_key(path: list[str], tree: Tree, root: type) -> str:
+    """Of a mapping whose keys are the user's own."""
+    kind = typing.get_args(_type_at(path, root))[0]
+    wrong = next((key for key in _value_at(tree, path) if not _is_valid(key, kind)), None)
+    return f"{shown_text('.'.join(path))}: got the key {shown(wrong)}, allowed is {_describe(kind)}"
 
 
 def _name_keys(path: list[str], tree: Any, root: type) -> list[str]:
@@ -135,7 +160,7 @@ def _explain_unknown(path: list[str], root: type) -> str:
     known = msgspec.structs.fields(parent)
     close = difflib.get_close_matches(path[-1], [field.name for field in known], 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"{'.'.join(path)}: no such key; {hint}allowed here: {_allowed_keys(parent)}"
+    return f"{shown_text('.'.join(path))}: no such key; {hint}allowed here: {_allowed_keys(parent)}"
 
 
 def _allowed_keys(struct: type) -> str:

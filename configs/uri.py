@@ -156,7 +156,9 @@ def printable(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}{HIDDEN}"
+    """The start and the end of a long one: of a path both tell something."""
+    half = LONGEST_SHOWN // 2
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:half]}{HIDDEN}{text[-half:]}"
 
 
 def _name(text: str, network: Network | None) -> str:

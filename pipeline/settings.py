@@ -13,7 +13,7 @@ from configs.uri import Uri
 from pipeline.errors import UsageError
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[int, Meta(ge=1)]
+FrameCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 VideoPath = Annotated[
     str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
 ]
@@ -34,15 +34,21 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Pace a file by its own clock as if it were live, and drop what comes too late
     realtime: bool = False
     # Stop after so many frames
-    max_frames: Positive | None = None
+    max_frames: FrameCount | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.uri, Uri):
             force_setattr(self, "uri", Uri(self.uri))
 
 
-Size = Annotated[str, Meta(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="WIDTHxHEIGHT in pixels, as in 640x384")]
-MOST_WORKERS = 8
+Size = Annotated[
+    str, Meta(pattern=r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$", description="WIDTHxHEIGHT in pixels, as in 640x384")
+]
+USUAL_WORKERS = 8
+# Each worker keeps memory of its own; with more threads any machine is slower, and libraries fail to start them.
+MOST_WORKERS = 64
+MOST_THREADS = 64
+MOST_THREADS_IN_ALL = 512
 LARGEST_INPUT_SIDE = 2048
 
 
@@ -52,7 +58,7 @@ def usable_cores() -> int:
 
 
 class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The network and where it runs. Raises ValueError for an input beyond LARGEST_INPUT_SIDE."""
+    """The network and where it runs. Raises ValueError for an input or threads beyond the largest."""
 
     model: str = "mobilenetv3"
     # A checkpoint; None takes the weights that come with the model
@@ -62,17 +68,22 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # How it is run; auto takes what measures best on this machine
     engine: Literal["auto", "eager", "compile", "cuda_graphs", "onnxruntime", "openvino"] = "auto"
     # auto takes CUDA when there is one
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")] = (
+        "auto"
+    )
     # Frames computed side by side; None: one for each core on a CPU, 8 at the most; 2 on CUDA
-    workers: Positive | None = None
+    workers: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None = None
     # CPU threads inside one network step, for each worker; None: the cores shared among the workers
-    threads: Positive | None = None
+    threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
 
     def __post_init__(self) -> None:
         if max(self.input_sides() or (0,)) > LARGEST_INPUT_SIDE:
             raise ValueError(f"input_size {self.input_size}: a side has at most {LARGEST_INPUT_SIDE} pixels")
+        if self.workers and self.threads and self.workers * self.threads > MOST_THREADS_IN_ALL:
+            counts = f"workers {self.workers} × threads {self.threads}"
+            raise ValueError(f"{counts}: at most {MOST_THREADS_IN_ALL} threads in all")
 
     def input_sides(self) -> tuple[int, int] | None:
         """Width and height of `input_size`."""
@@ -82,7 +93,7 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return int(width), int(height)
 
     def cpu_workers(self) -> int:
-        return self.workers or min(usable_cores(), MOST_WORKERS)
+        return self.workers or min(usable_cores(), USUAL_WORKERS)
 
     def cpu_threads(self) -> int:
         return self.threads or max(1, usable_cores() // self.cpu_workers())

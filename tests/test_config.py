@@ -133,7 +133,7 @@ def test_a_source_gets_a_short_name_without_secrets() -> None:
     assert list(parse(["rtsp://user:s3cret@10.0.0.7:554/s3cret?k=s3cret"]).settings.sources) == ["10-0-0-7"]
 
 
-@pytest.mark.parametrize("name", ["", "rtsp://user:s3cret@cam", "a.b", "x" * 65, "two\nlines"])
+@pytest.mark.parametrize("name", ["", "rtsp://user:s3cret@cam", "a.b", "x" * 65])
 def test_a_name_for_a_source_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="allowed is a name of up to 64 letters") as refused:
         load_settings(None, [("sources", {name: {"uri": "a.mp4"}})])

@@ -5,11 +5,15 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[int, Meta(ge=1)]
-Natural = Annotated[int, Meta(ge=0)]
-Above0 = Annotated[float, Meta(gt=0.0)]
-AtLeast0 = Annotated[float, Meta(ge=0.0)]
-Size = Annotated[str, Meta(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="WIDTHxHEIGHT in pixels, as in 512x512")]
+Scale = Annotated[float, Meta(ge=0.01, le=100.0)]
+Weight = Annotated[float, Meta(ge=0.0, le=1000.0)]
+Images = Annotated[int, Meta(ge=1, le=1_000_000)]
+Batch = Annotated[int, Meta(ge=1, le=4096)]
+Epochs = Annotated[int, Meta(ge=1, le=1_000_000)]
+Size = Annotated[
+    str, Meta(pattern=r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$", description="WIDTHxHEIGHT in pixels, as in 512x512")
+]
+LARGEST_INPUT_SIDE = 4096
 
 
 class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +30,7 @@ class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained, and what it starts from."""
+    """What is trained, and what it starts from. Raises ValueError for an input beyond LARGEST_INPUT_SIDE."""
 
     name: str = "mobilenetv3"
     # A checkpoint or its name in `python -m models.zoo`; "shipped", "imagenet" (torchvision's, for ResNets), "none"
@@ -35,6 +39,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     input_size: Size | None = None
     # Layers whose names start so are not trained
     freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if max(self.input_wh((0, 0))) > LARGEST_INPUT_SIDE:
+            raise ValueError(f"input_size {self.input_size}: a side has at most {LARGEST_INPUT_SIDE} pixels")
 
     def input_wh(self, usual: tuple[int, int]) -> tuple[int, int]:
         """Width and height of `input_size`, or the `usual`."""
@@ -48,8 +56,8 @@ class AugmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """As in section 5 of the CenterNet paper. Raises ValueError for a scale range upside down."""
 
     # The side of what is seen of an image, relative to the image, drawn evenly between the two: below 1 is closer
-    scale_low: Above0 = 0.6
-    scale_high: Above0 = 1.3
+    scale_low: Scale = 0.6
+    scale_high: Scale = 1.3
     # Crops are drawn anywhere in the image, rather than centred
     crop: bool = True
     flip: Fraction = 0.5
@@ -71,7 +79,7 @@ class TargetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What the network is shown as right."""
 
     # Of one image; more are left out, and counted
-    max_objects: Positive = 128
+    max_objects: Annotated[int, Meta(ge=1, le=10_000)] = 128
     # How the Gaussian's radius follows from the box: as the published models were trained, or as it was meant
     radius: Literal["reference", "corrected"] = "reference"
 
@@ -81,13 +89,13 @@ class OptimiserSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Literal["adam", "adamw"] = "adam"
     # For `for_batch` images a step; scaled in proportion to what a step really has
-    learning_rate: Above0 = 5e-4
-    for_batch: Positive | None = None
-    weight_decay: AtLeast0 = 0.0
+    learning_rate: Annotated[float, Meta(gt=0.0, le=100.0)] = 5e-4
+    for_batch: Images | None = None
+    weight_decay: Weight = 0.0
     # Batches added up before a step
-    accumulate: Positive = 1
+    accumulate: Batch = 1
     # The gradient's norm is held below; None: as it comes
-    clip_norm: Above0 | None = None
+    clip_norm: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
     # Weights are evaluated and kept as their running mean with this decay; None: as they are
     ema_decay: Fraction | None = None
 
@@ -96,11 +104,11 @@ class ScheduleSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the learning rate goes. Raises ValueError for a drop after the end."""
 
     kind: Literal["step", "one_cycle", "cosine"] = "step"
-    epochs: Positive = 140
+    epochs: Epochs = 140
     # Of "step": after these epochs the rate is a tenth
-    drops: tuple[Positive, ...] = (90, 120)
+    drops: tuple[Epochs, ...] = (90, 120)
     # The rate rises from 0 over so many steps
-    warm_up_steps: Natural = 0
+    warm_up_steps: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.kind == "step" and any(drop >= self.epochs for drop in self.drops):
@@ -111,18 +119,20 @@ class LoopSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How it is run."""
 
     # Images of a batch, in each process
-    batch: Positive = 32
+    batch: Batch = 32
     # Processes that load images; None: one less than there are cores
-    loaders: Natural | None = None
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    loaders: Annotated[int, Meta(ge=0, le=256)] | None = None
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")] = (
+        "auto"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     # Batch norms see the batches of all processes
     sync_batch_norm: bool = False
-    seed: Natural = 0
-    evaluate_every: Positive = 1
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    evaluate_every: Epochs = 1
     # Images shown after each epoch with targets, heat maps and detections
-    pictures: Natural = 4
+    pictures: Annotated[int, Meta(ge=0, le=1000)] = 4
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +144,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     targets: TargetSettings = field(default_factory=TargetSettings)
     # By the head's name, in place of what it declares: {wh: 0.1}
-    loss_weights: dict[str, AtLeast0] = field(default_factory=dict)
+    loss_weights: dict[str, Weight] = field(default_factory=dict)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
