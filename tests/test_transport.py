@@ -29,6 +29,7 @@ class Queue:
     """A sender, an inbox, and the frames that the inbox dropped."""
 
     def __init__(self, transport: Transport, capacity: int) -> None:
+        self.capacity = capacity
         self.dropped: list[int] = []
         receiver = transport.receiver("inproc://queue")
         self.inbox = Inbox(
@@ -71,10 +72,24 @@ def test_an_empty_queue_gives_none(queue) -> None:
 
 
 def test_block_keeps_order_and_loses_nothing(queue) -> None:
-    queue.send(start("block"), *map(frame, range(50)), EndOfStream("door", 50))
+    queue.open(start("block"))
+    queue.send(*map(frame, range(50)))
+    depths = []
+    for seq in range(50):
+        assert queue.inbox.take(5.0).header.seq == seq
+        depths.append(queue.inbox.depth)
+    assert max(depths) == queue.capacity  # the reader looks so far ahead, and no further
+    queue.send(EndOfStream("door", 50))
+    assert queue.take_all() == ["EndOfStream"]
+    assert queue.dropped == []
+
+
+def test_block_waits_for_room_also_where_a_thread_reads_for_a_live_source(queue) -> None:
+    queue.open(start("latest", "camera"), start("block", "file"))
+    queue.send(*[frame(seq, "file") for seq in range(50)], EndOfStream("file", 50))
     queue.settle()
-    assert queue.inbox.depth <= 3 + 1
-    assert queue.take_all() == ["StreamStart", *range(50), "EndOfStream"]
+    assert queue.inbox.depth == queue.capacity
+    assert queue.take_all() == [*range(50), "EndOfStream"]
     assert queue.dropped == []
 
 
