@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from pipeline import messages
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
+from pipeline.heartbeat import Heartbeats
 from pipeline.launch import Launched, ProcessWorker, ThreadWorker
 from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
 from pipeline.runstate import RunState
@@ -32,6 +33,8 @@ LARGEST_HEADS_BYTES = 256 << 20
 KILL_SECONDS = 2.0
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
 UNSTARTED_SECONDS = 0.3
+# Three reports missed: such a stage is what a stop waits for in vain.
+QUIET_SECONDS = 3.0
 
 Watcher = Callable[[RunState], None]
 
@@ -46,6 +49,7 @@ class Supervisor:
         self._launched: dict[str, Launched] = {}
         self._finished: set[str] = set()
         self._ready: set[str] = set()
+        self._heartbeats = Heartbeats()
         self._stop_signals = 0
         self._stopping = False
         self._deadline = float("inf")
@@ -95,16 +99,25 @@ class Supervisor:
                 self._hear(messages.decode_from_worker(heard[1]), heard[0])
                 heard = self._hub.receive(0.0)
             self._check_deaths()
+            self._check_silence()
             self._check_signals()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
+            self._show()
+
+    def _show(self) -> None:
+        try:
             self._watcher(self.state)
+        except OSError:
+            if not _leave_closed_terminal():
+                raise
 
     def _running(self) -> list[str]:
         return [stage for stage in self._launched if stage not in self._finished]
 
     def _hear(self, word: messages.FromWorker, stage: str) -> None:
+        self._heartbeats.heard(stage)
         match word:
             case Status():
                 self.state.statuses[stage] = word.doing
@@ -116,6 +129,7 @@ class Supervisor:
                 self.state.interrupted = True
                 self._stop_source()
             case Failed():
+                self._lose_frames(f"lost when stage {stage} failed")
                 self._fail(_error(word.exit_code, word.message, word.detail))
             case Finished():
                 self._mark_finished(stage, word)
@@ -128,6 +142,8 @@ class Supervisor:
             self._deadline = float("inf")
             self.state.started_at = time.monotonic()
             self.state.statuses = dict.fromkeys(CHAIN, "running")
+            for stage in CHAIN:
+                self._heartbeats.heard(stage)  # loading was under another rule
             self._tell(Start(self.state.model), CHAIN)
 
     def _mark_finished(self, stage: str, word: Finished) -> None:
@@ -144,9 +160,27 @@ class Supervisor:
             if death and (heard := self._hub.receive(0.0)) is not None:
                 self._hear(messages.decode_from_worker(heard[1]), heard[0])
             elif death:
-                self._finished.add(stage)
-                self.state.lost = f"lost when stage {stage} {death}"
-                self._fail(StageError(f"stage {stage} {death}; the others were stopped and their outputs closed"))
+                self._lose(stage, death)
+
+    def _check_silence(self) -> None:
+        """Only of processes: a thread shares our fate. Before the start it is `start_seconds` that rules."""
+        if not self.state.started_at or self._settings.run.placement == "threads":
+            return
+        self._heartbeats.look(time.monotonic())
+        limit = self._settings.run.silent_seconds
+        for stage in self._running():
+            if self._heartbeats.silence(stage) >= limit:
+                self._launched[stage].kill()
+                self._lose(stage, f"was not heard for {limit:g} s, it hangs or was stopped")
+
+    def _lose(self, stage: str, how: str) -> None:
+        self._finished.add(stage)
+        self._lose_frames(f"lost when stage {stage} {how}")
+        self._fail(StageError(f"stage {stage} {how}; the others were stopped and their outputs closed"))
+
+    def _lose_frames(self, why: str) -> None:
+        """Those that will not arrive; the first trouble is the reason, what follows is its consequence."""
+        self.state.lost = self.state.lost or why
 
     def _check_signals(self) -> None:
         if not self._stop_signals:
@@ -156,8 +190,13 @@ class Supervisor:
             self._deadline = 0.0  # nothing to drain yet, or the user will not wait
         self._stop_source()
 
-    def _on_signal(self) -> None:
-        self._stop_signals += 1
+    def _on_signal(self, number: int) -> None:
+        # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
+            self._stop_signals = max(self._stop_signals, 1)
+        else:
+            self._stop_signals += 1
 
     # -- stopping
 
@@ -188,9 +227,17 @@ class Supervisor:
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
             self.state.problems.append(StageError(text))
         elif self.state.started_at and self._stop_signals < 2:
-            self.state.lost = f"not delivered within {self._settings.run.drain_seconds:g} s of the stop"
-        self.state.lost = self.state.lost or "the run was ended before it was delivered"
+            self._blame_silent()
+            self._lose_frames(f"not delivered within {self._settings.run.drain_seconds:g} s of the stop")
+        self._lose_frames("the run was ended before it was delivered")
         self._tell(Stop(), CHAIN)
+
+    def _blame_silent(self) -> None:
+        """A stage that says nothing is a problem; one that is merely slow is not."""
+        for stage in self._running():
+            if (seconds := self._heartbeats.silence(stage)) >= QUIET_SECONDS:
+                text = f"stage {stage} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
+                self.state.problems.append(StageError(text))
 
     def _end_all(self) -> None:
         deadline = time.monotonic() + KILL_SECONDS
@@ -215,15 +262,32 @@ def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
 
 
 @contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM are counted, not raised, so that they cannot break in anywhere."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: on_signal()) for number in numbers]
+def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal are counted, not raised, so that they cannot break in anywhere."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup a run outlives its terminal
+        numbers.append(signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: on_signal(number)) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _leave_closed_terminal() -> bool:
+    """Let what is said on a terminal that has gone go nowhere instead of raising; whether there was one."""
+    gone = []
+    for fd in (1, 2):
+        try:
+            os.write(fd, b"")
+        except OSError:
+            gone.append(fd)
+    for fd in gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
+    return bool(gone)
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class Worker:
         self._meter = Meter(spec.stage, spec.owns_process)
         self._inbox: Inbox | None = None
         self._lanes = Lanes()
+        self._next_report = 0.0
 
     def run(self) -> None:
         stage: Stage | None = None
@@ -158,33 +159,42 @@ class Worker:
                 self._receiver, lambda parts: from_parts(parts, pools), capacity, lambda f: self._drop(stage, f)
             )
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
-        next_report = time.monotonic()
-        while not self._lanes.ended(CONTROL_SECONDS):
+        self._keep_in_touch(self._lanes)
+        self._lanes.join()
+
+    def _keep_in_touch(self, lanes: "Lanes") -> None:
+        """Report and listen until `lanes` end: who says nothing for long is taken for dead."""
+        while not lanes.ended(CONTROL_SECONDS):
             if self._listen(0.0) is not None:
                 self._stopping.set()
             if self._wants_stop:
                 self._wants_stop = False
                 self._say(messages.AskStop(self._name))
-            if time.monotonic() >= next_report:
-                next_report = time.monotonic() + REPORT_SECONDS
+            if time.monotonic() >= self._next_report:
+                self._next_report = time.monotonic() + REPORT_SECONDS
                 self._say(self._report())
-        self._lanes.join()
 
     def _report(self) -> messages.Report:
         return self._meter.report(self._inbox.depth if self._inbox else 0)
 
     def _finish(self, stage: Stage | None) -> None:
         self._stopping.set()
+        closing = Lanes()
+        closing.start(lambda: self._close(stage), 1)  # a large file on a slow disk takes its time
+        self._keep_in_touch(closing)
         problem = stage.problem if stage else None
+        try:
+            closing.join()
+        except Exception as error:
+            problem = problem or StageError(f"stage {self._name} could not close: {error}")
+        code, text = (problem.exit_code, str(problem)) if problem else (0, "")
+        self._say(Finished(self._report(), code, text))
+
+    def _close(self, stage: Stage | None) -> None:
         if self._inbox:
             self._inbox.close()
         if stage:
-            try:
-                stage.close()
-            except Exception as error:
-                problem = problem or StageError(f"stage {self._name} could not close: {error}")
-        code, text = (problem.exit_code, str(problem)) if problem else (0, "")
-        self._say(Finished(self._report(), code, text))
+            stage.close()
 
     # -- the data path: the lanes
 

@@ -25,6 +25,7 @@ ALLOWED = [
     ("pipeline.config", {"configs", "pipeline.errors", "pipeline.settings"}),
     ("pipeline.transport", {"pipeline.frame", "pipeline.messages", "zmq"}),
     ("pipeline.metrics", {"pipeline.messages"}),
+    ("pipeline.heartbeat", set()),
     ("pipeline.pixels", {"pipeline.errors", "pipeline.geometry", "av"}),
     ("pipeline.sources", {"pipeline.sources", "pipeline.errors", "pipeline.settings", "pipeline.pixels", "av"}),
     ("pipeline.tracker", {"pipeline.kernels", "pipeline.detections", "pipeline.errors", "pipeline.settings", "numba"}),
