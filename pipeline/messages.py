@@ -42,7 +42,7 @@ class ArrayRef(msgspec.Struct, array_like=True, frozen=True):
 class StreamStart(msgspec.Struct, tag="start", frozen=True):
     """A source was opened. `frames_per_second`, `frame_count` are None where the source does not tell.
 
-    policy  what every queue does with this source's frames when full
+    policy  what the queue before inference does with this source's frames when full; those after it block
     """
 
     source_id: str

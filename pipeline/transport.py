@@ -1,9 +1,9 @@
 """The queues between stages. The only file that knows ZeroMQ.
 
-`Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver, and does when full what
-the source's policy says: `block` reads no further (nothing is lost; slots run out upstream, and decode waits),
-`latest` drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox moving while its
-stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
+`Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver. When full it reads no
+further: nothing is lost, slots run out upstream, and decode waits. Only an inbox that may drop does what the source's
+policy says: for `latest` it drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox
+moving while its stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
 
 Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host.
 """
@@ -176,7 +176,7 @@ class Inbox:
 
     While all sources `block`, whoever takes reads the socket itself, up to `capacity` frames ahead. From the first live
     source on, a thread reads it, so that frames are pushed out while nobody takes any. `dropped(frame)` is called for
-    each of those. Starts and ends of streams are never dropped and do not count.
+    each of those; where it is None all sources block. Starts and ends of streams are never dropped and do not count.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Inbox:
         receiver: Receiver,
         read: Callable[[Parts], Message],
         capacity: int,
-        dropped: Callable[[Frame], None],
+        dropped: Callable[[Frame], None] | None,
     ) -> None:
         self._receiver, self._read, self._dropped = receiver, read, dropped
         self._capacity = capacity
@@ -227,7 +227,7 @@ class Inbox:
     def _open(self, parts: Parts) -> Message:
         """The message in `parts`; whose frames may be pushed out is learned here, whoever reads."""
         message = self._read(parts)
-        if isinstance(message, StreamStart) and message.policy == "latest":
+        if self._dropped and isinstance(message, StreamStart) and message.policy == "latest":
             self._live.add(message.source_id)
         return message
 
@@ -257,6 +257,7 @@ class Inbox:
             self._waiting.append(message)
             self._changed.notify_all()
         for frame in pushed_out:
+            assert self._dropped
             self._dropped(frame)
 
     def _make_room(self, source_id: str) -> list[Frame]:

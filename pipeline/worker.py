@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -155,9 +156,8 @@ class Worker:
         else:
             assert self._receiver is not None
             pools, capacity = stage.kit.pools, self._spec.settings.queue.capacity
-            self._inbox = Inbox(
-                self._receiver, lambda parts: from_parts(parts, pools), capacity, lambda f: self._drop(stage, f)
-            )
+            drop = partial(self._drop, stage) if stage.drops_late else None
+            self._inbox = Inbox(self._receiver, lambda parts: from_parts(parts, pools), capacity, drop)
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
         self._keep_in_touch(self._lanes)
         self._lanes.join()

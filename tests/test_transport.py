@@ -28,13 +28,12 @@ def start(policy: str, source_id: str = "door") -> StreamStart:
 class Queue:
     """A sender, an inbox, and the frames that the inbox dropped."""
 
-    def __init__(self, transport: Transport, capacity: int) -> None:
+    def __init__(self, transport: Transport, capacity: int, may_drop: bool = True) -> None:
         self.capacity = capacity
         self.dropped: list[int] = []
         receiver = transport.receiver("inproc://queue")
-        self.inbox = Inbox(
-            receiver, lambda parts: from_parts(parts, {}), capacity, lambda f: self.dropped.append(f.header.seq)
-        )
+        drop = (lambda f: self.dropped.append(f.header.seq)) if may_drop else None
+        self.inbox = Inbox(receiver, lambda parts: from_parts(parts, {}), capacity, drop)
         self._sender = transport.sender("inproc://queue")
 
     def send(self, *messages) -> None:
@@ -100,6 +99,15 @@ def test_latest_drops_the_oldest_waiting_and_says_which(transport) -> None:
     queue.settle()
     assert queue.take_all() == [8, 9, "EndOfStream"]
     assert queue.dropped == list(range(8))
+    queue.inbox.close()
+
+
+def test_a_queue_that_may_not_drop_blocks_live_sources_too(transport) -> None:
+    queue = Queue(transport, capacity=2, may_drop=False)
+    queue.open(start("latest"))
+    queue.send(*map(frame, range(10)), EndOfStream("door", 10))
+    queue.settle()
+    assert queue.take_all() == [*range(10), "EndOfStream"]
     queue.inbox.close()
 
 
