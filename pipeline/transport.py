@@ -15,7 +15,7 @@ from collections.abc import Callable
 import zmq
 
 from pipeline.frame import Frame, Message, Parts
-from pipeline.messages import StreamStart
+from pipeline.messages import Slot, StreamStart
 
 POLL_SECONDS = 0.1
 LINGER_MS = 2000
@@ -53,8 +53,8 @@ class Transport:
         socket.connect(endpoint)
         return SlotReturner(Sender(socket))
 
-    def slot_returns(self, endpoint: str) -> "SlotReturns":
-        return SlotReturns(self.receiver(endpoint))
+    def slot_returns(self, endpoint: str, pool: str) -> "SlotReturns":
+        return SlotReturns(self.receiver(endpoint), pool)
 
     def receiver(self, endpoint: str) -> "Receiver":
         socket = self._open(zmq.PULL)
@@ -121,25 +121,30 @@ class Receiver:
 
 
 class SlotReturner:
-    """Gives slots back to their lessor: four bytes each."""
+    """Gives slots of one pool back to their lessor: four bytes of index and eight of generation each."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    def give_back(self, index: int) -> None:
+    def give_back(self, slot: Slot) -> None:
         # A lessor that has gone takes nothing: then there is nothing to return to.
-        self._sender.send([index.to_bytes(4, "little")], given_up=lambda: True)
+        self._sender.send(
+            [slot.index.to_bytes(4, "little") + slot.generation.to_bytes(8, "little")], given_up=lambda: True
+        )
 
 
 class SlotReturns:
     """The lessor's end: slots as they come back."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, receiver: Receiver, pool: str) -> None:
+        self._receiver, self._pool = receiver, pool
 
-    def receive(self, timeout_seconds: float) -> int | None:
+    def receive(self, timeout_seconds: float) -> Slot | None:
         parts = self._receiver.receive(timeout_seconds)
-        return None if parts is None else int.from_bytes(parts[0], "little")
+        if parts is None:
+            return None
+        index, generation = bytes(parts[0][:4]), bytes(parts[0][4:12])
+        return Slot(self._pool, int.from_bytes(index, "little"), int.from_bytes(generation, "little"))
 
 
 class Hub:

@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, redact
-from pipeline.frame import Frame, Message, from_parts, to_parts
+from pipeline.frame import NOT_ITS_OWN, Frame, Message, from_parts, to_parts
 from pipeline.messages import EndOfStream, Failed, Finished, ModelCard, Ready, Slot, Start, Status, StreamStart
 from pipeline.metrics import Meter, hop
 from pipeline.settings import Settings
@@ -99,7 +99,8 @@ class Worker:
         lent = LENT_BY.get(spec.stage)
         leases = None
         if lent:
-            leases = Leases(lent, pools[lent].spec.slots, transport.slot_returns(f"{spec.endpoints}/free-{lent}"))
+            returns = transport.slot_returns(f"{spec.endpoints}/free-{lent}", lent)
+            leases = Leases(pools[lent], returns, self._count_refused)
         returners = {
             pool: transport.slot_returner(f"{spec.endpoints}/free-{pool}") for pool in LENT_BY.values() if pool != lent
         }
@@ -107,7 +108,7 @@ class Worker:
         def give_back(slots: Iterable[Slot]) -> None:
             for slot in slots:
                 if slot.pool in returners:
-                    returners[slot.pool].give_back(slot.index)
+                    returners[slot.pool].give_back(slot)
                 elif leases:
                     leases.restore(slot)
 
@@ -121,6 +122,9 @@ class Worker:
             ask_stop=self._ask_stop,
             stopped=self._stopping.is_set,
         )
+
+    def _count_refused(self, slot: Slot) -> None:
+        self._meter.tally(f"{slot.pool}: slots given back that were not on loan, refused")
 
     def _connect(self) -> None:
         place = CHAIN.index(self._name)
@@ -174,8 +178,8 @@ class Worker:
                 self._next_report = time.monotonic() + REPORT_SECONDS
                 self._say(self._report())
 
-    def _report(self) -> messages.Report:
-        return self._meter.report(self._inbox.depth if self._inbox else 0)
+    def _report(self, is_last: bool = False) -> messages.Report:
+        return self._meter.report(self._inbox.depth if self._inbox else 0, is_last)
 
     def _finish(self, stage: Stage | None) -> None:
         self._stopping.set()
@@ -188,7 +192,7 @@ class Worker:
         except Exception as error:
             problem = problem or StageError(f"stage {self._name} could not close: {error}")
         code, text = (problem.exit_code, str(problem)) if problem else (0, "")
-        self._say(Finished(self._report(), code, text))
+        self._say(Finished(self._report(is_last=True), code, text))
 
     def _close(self, stage: Stage | None) -> None:
         if self._inbox:
@@ -237,9 +241,13 @@ class Worker:
             return None
 
     def _work(self, stage: Stage, frame: Frame) -> None:
-        entered_ns = time.monotonic_ns()
+        entered_ns, failure = time.monotonic_ns(), frame.header.failure
+        frame.check_slots()
         if frame.header.failure is None or stage.sees_failed_frames:
             stage.process(frame)
+            frame.check_slots()
+        if frame.header.failure == NOT_ITS_OWN != failure:
+            self._meter.tally(f"{self._name}: frames without a result, for {NOT_ITS_OWN}")
         frame.header.trace.append(hop(self._name, entered_ns))
         self._meter.passed(frame.header)
 
