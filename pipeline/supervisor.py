@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from pipeline import messages
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
 from pipeline.heartbeat import Heartbeats
@@ -22,8 +24,8 @@ from pipeline.runstate import RunState
 from pipeline.settings import LARGEST_INPUT_SIDE, Settings
 from pipeline.sharedmem import PoolSpec, create_pool
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
-from pipeline.transport import POLL_SECONDS, Context, Hub, Transport
-from pipeline.worker import WorkerSpec
+from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Transport
+from pipeline.worker import WorkerSpec, stranger_line
 
 # Slots are sparse: these bound what a frame may be, they take no memory.
 LARGEST_FRAME_BYTES = 8192 * 8192 * 3
@@ -59,10 +61,11 @@ class Supervisor:
         threads = self._settings.run.placement == "threads"
         with _signals(self._on_signal), _endpoints(threads) as endpoints, _pools(self._pool_sizes()) as pools:
             context = Context()
-            transport = Transport(context)
+            key = None if threads else RunKey.new()
+            transport = self._transport = Transport(context, key)
             try:
                 self._hub: Hub = transport.hub(f"{endpoints}/control")
-                self._launch(endpoints, pools, context if threads else None)
+                self._launch(endpoints, key, pools, context if threads else None)
                 self._watch()
                 self.state.ended_at = time.monotonic()
             finally:
@@ -84,9 +87,9 @@ class Supervisor:
             (HEATMAPS, lanes + waiting + 1, LARGEST_HEADS_BYTES),
         ]
 
-    def _launch(self, endpoints: str, pools: list[PoolSpec], context: Context | None) -> None:
+    def _launch(self, endpoints: str, key: RunKey | None, pools: list[PoolSpec], context: Context | None) -> None:
         for stage in CHAIN:
-            spec = WorkerSpec(stage, self._settings, endpoints, pools, owns_process=context is None)
+            spec = WorkerSpec(stage, self._settings, endpoints, key, pools, owns_process=context is None)
             self._launched[stage] = ThreadWorker(spec, context) if context else ProcessWorker(spec)
         self._deadline = time.monotonic() + self._settings.run.start_seconds
 
@@ -94,10 +97,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         while self._running():
-            heard = self._hub.receive(POLL_SECONDS)
-            while heard is not None:
-                self._hear(messages.decode_from_worker(heard[1]), heard[0])
-                heard = self._hub.receive(0.0)
+            self._listen(POLL_SECONDS)
+            while self._listen(0.0):
+                pass
+            for queue in self._transport.refused():
+                self.state.count(stranger_line(queue))
             self._check_deaths()
             self._check_silence()
             self._check_signals()
@@ -115,6 +119,27 @@ class Supervisor:
 
     def _running(self) -> list[str]:
         return [stage for stage in self._launched if stage not in self._finished]
+
+    def _listen(self, timeout_seconds: float) -> bool:
+        """Hear one message; whether there was one. What is none is the failure of the worker who sent it."""
+        heard = self._hub.receive(timeout_seconds)
+        if heard is None:
+            return False
+        stage, body = heard
+        if stage not in self._launched:
+            self.state.count("queue control: messages from no stage of this run, dropped")
+            return True
+        try:
+            self._hear(messages.decode_from_worker(body), stage)
+        except msgspec.DecodeError as error:
+            self._hear_garbage(stage, error)
+        return True
+
+    def _hear_garbage(self, stage: str, error: msgspec.DecodeError) -> None:
+        warning = f"queue control: what stage {stage} sent and is no message, dropped"
+        if not self.state.count(warning):
+            self._lose_frames(f"lost when stage {stage} failed")
+            self._fail(StageError(f"stage {stage} sent what is no message: {error}"))
 
     def _hear(self, word: messages.FromWorker, stage: str) -> None:
         self._heartbeats.heard(stage)
@@ -157,9 +182,7 @@ class Supervisor:
         for stage in self._running():
             death = self._launched[stage].death()
             # What it said before its end may still be on its way to us: hear it first.
-            if death and (heard := self._hub.receive(0.0)) is not None:
-                self._hear(messages.decode_from_worker(heard[1]), heard[0])
-            elif death:
+            if death and not self._listen(0.0):
                 self._lose(stage, death)
 
     def _check_silence(self) -> None:
@@ -248,8 +271,8 @@ class Supervisor:
                 worker.kill()
         for worker in self._launched.values():
             worker.join(KILL_SECONDS)
-        while (heard := self._hub.receive(0.0)) is not None:
-            self._hear(messages.decode_from_worker(heard[1]), heard[0])
+        while self._listen(0.0):
+            pass
 
 
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:

@@ -5,14 +5,18 @@ further: nothing is lost, slots run out upstream, and decode waits. Only an inbo
 policy says: for `latest` it drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox
 moving while its stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
 
-Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host.
+Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host. Those speak
+CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Self
 
+import msgspec
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from pipeline.frame import Frame, Message, Parts
 from pipeline.messages import Slot, StreamStart
@@ -26,53 +30,98 @@ HIGH_WATER_MARK = 1000
 Context = zmq.Context
 
 
-class Transport:
-    """Opens the sockets of one process. `close` sends what is still queued, waiting at most `LINGER_MS`."""
+class RunKey(msgspec.Struct, frozen=True):
+    """The secret of one run: a CURVE key pair that all its sockets share. A worker learns it from its standard input.
 
-    def __init__(self, context: zmq.Context | None = None) -> None:
+    Who binds is the server, who connects must know the server's public key, and here that is a secret too: already the
+    first word of the handshake is sealed for it, so without it no connection comes about, and nobody's name, message or
+    byte reaches a socket. A squatter who binds in our place lacks the secret half, and is told nothing. Therefore the
+    server need not look at the clients' keys (ZAP): who can knock has shown that it belongs to the run.
+    """
+
+    public: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> Self:
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode(), secret.decode())
+
+    def __repr__(self) -> str:
+        return "RunKey(…)"
+
+
+class Transport:
+    """Opens the sockets of one process. `close` sends what is still queued, waiting at most `LINGER_MS`.
+
+    Without a `key` everyone is let in; only inproc, which nobody else can reach, may do without.
+    """
+
+    def __init__(self, context: zmq.Context | None = None, key: RunKey | None = None) -> None:
         self._owns_context = context is None
         self._context = context or zmq.Context()
+        self._key = key
         self._sockets: list[zmq.Socket] = []
+        self._doors: dict[str, Door] = {}
 
     def _open(self, kind: int) -> zmq.Socket:
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        if self._key:
+            socket.set(zmq.CURVE_PUBLICKEY, self._key.public.encode())
+            socket.set(zmq.CURVE_SECRETKEY, self._key.secret.encode())
         self._sockets.append(socket)
         return socket
 
+    def _bind(self, kind: int, endpoint: str) -> zmq.Socket:
+        socket = self._open(kind)
+        if self._key:
+            socket.set(zmq.CURVE_SERVER, 1)
+            self._doors[endpoint.rpartition("/")[2]] = Door(socket)
+        socket.bind(endpoint)
+        return socket
+
+    def _connect(self, socket: zmq.Socket, endpoint: str) -> None:
+        if self._key:
+            socket.set(zmq.CURVE_SERVERKEY, self._key.public.encode())
+        socket.connect(endpoint)
+
     def sender(self, endpoint: str) -> "Sender":
         socket = self._open(zmq.PUSH)
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return Sender(socket)
 
     def slot_returner(self, endpoint: str) -> "SlotReturner":
         socket = self._open(zmq.PUSH)
         socket.set(zmq.LINGER, 0)  # a lessor that has gone needs nothing back
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return SlotReturner(Sender(socket))
 
     def slot_returns(self, endpoint: str, pool: str) -> "SlotReturns":
         return SlotReturns(self.receiver(endpoint), pool)
 
     def receiver(self, endpoint: str) -> "Receiver":
-        socket = self._open(zmq.PULL)
-        socket.bind(endpoint)
-        return Receiver(socket)
+        return Receiver(self._bind(zmq.PULL, endpoint))
 
     def hub(self, endpoint: str) -> "Hub":
-        socket = self._open(zmq.ROUTER)
-        socket.bind(endpoint)
-        return Hub(socket)
+        return Hub(self._bind(zmq.ROUTER, endpoint))
 
     def spoke(self, endpoint: str, name: str) -> "Spoke":
         socket = self._open(zmq.DEALER)
         socket.set(zmq.IDENTITY, name.encode())
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return Spoke(socket)
 
+    def refused(self) -> Iterator[str]:
+        """The queue's name for each connection that was refused since the last call; for one thread."""
+        for queue, door in self._doors.items():
+            yield from [queue] * door.refused()
+
     def close(self) -> None:
+        for door in self._doors.values():
+            door.close()
         for socket in self._sockets:
             socket.close()
         if self._owns_context:
@@ -87,6 +136,42 @@ def _receive(socket: zmq.Socket, timeout_seconds: float) -> Parts | None:
         if not timeout_seconds or not socket.poll(int(timeout_seconds * 1000)):
             return None
     return socket.recv_multipart()
+
+
+class Door:
+    """Counts who was turned away from a bound socket: connections that ended before they had shown the run's key."""
+
+    def __init__(self, socket: zmq.Socket) -> None:
+        self._socket = socket
+        address = f"inproc://door-{socket.FD}"
+        socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._events = socket.context.socket(zmq.PAIR)
+        self._events.set(zmq.RCVHWM, 0)  # full, it would hold up the whole process
+        self._events.connect(address)
+        self._shown = 0
+        self._accepted: dict[int, int] = {}
+
+    def refused(self) -> int:
+        """How many since the last call.
+
+        A handshake that succeeds does not say whose it is. One that came between a connection's begin and end is taken
+        to be that connection's: rather one too few is counted than one of ours.
+        """
+        count = 0
+        while (parts := _receive(self._events, 0.0)) is not None:
+            event = parse_monitor_message([bytes(part) for part in parts])
+            match event["event"]:
+                case zmq.EVENT_ACCEPTED:
+                    self._accepted[event["value"]] = self._shown
+                case zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._shown += 1
+                case zmq.EVENT_DISCONNECTED:
+                    count += self._accepted.pop(event["value"], None) == self._shown
+        return count
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._events.close(linger=0)
 
 
 class Sender:
@@ -154,9 +239,9 @@ class Hub:
         self._socket = socket
 
     def receive(self, timeout_seconds: float) -> tuple[str, bytes] | None:
-        """Who spoke, and what."""
+        """Who spoke, and what; of several parts the last."""
         parts = _receive(self._socket, timeout_seconds)
-        return (bytes(parts[0]).decode(), bytes(parts[1])) if parts else None
+        return (bytes(parts[0]).decode(errors="replace"), bytes(parts[-1])) if parts else None
 
     def send(self, name: str, body: bytes) -> None:
         self._socket.send_multipart([name.encode(), body])

@@ -1,6 +1,6 @@
 """Runs one stage: takes messages from its inbox, has the stage work on them, sends them on, and keeps the supervisor
 informed. `python -m pipeline.worker STAGE` runs it as a process of its own, with its `WorkerSpec` on standard input
-(the name is only there for `ps`; what else it is told may hold a camera's password).
+(the name is only there for `ps`; what else it is told holds the run's key, and maybe a camera's password).
 
 Results leave in the order in which their frames came, however many lanes work at the same time.
 """
@@ -27,7 +27,7 @@ from pipeline.metrics import Meter, hop
 from pipeline.settings import Settings
 from pipeline.sharedmem import Leases, Pool, PoolSpec
 from pipeline.stage import CHAIN, LENT_BY, Kit, SourceStage, Stage
-from pipeline.transport import POLL_SECONDS, Inbox, Spoke, Transport
+from pipeline.transport import POLL_SECONDS, Inbox, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
 CONTROL_SECONDS = 0.2
@@ -35,13 +35,22 @@ ORPHAN_SECONDS = 5.0
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """All that a worker is told before it starts. `endpoints` is the prefix of every queue's name."""
+    """All that a worker is told before it starts.
+
+    endpoints  the prefix of every queue's name
+    key        the run's secret; None where the stages share a process
+    """
 
     stage: str
     settings: Settings
     endpoints: str
+    key: RunKey | None
     pools: list[PoolSpec]
     owns_process: bool
+
+
+def stranger_line(queue: str) -> str:
+    return f"queue {queue}: connections without this run's key, refused"
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -126,6 +135,10 @@ class Worker:
     def _count_refused(self, slot: Slot) -> None:
         self._meter.tally(f"{slot.pool}: slots given back that were not on loan, refused")
 
+    def _count_strangers(self) -> None:
+        for queue in self._transport.refused():
+            self._meter.tally(stranger_line(queue))
+
     def _connect(self) -> None:
         place = CHAIN.index(self._name)
         following = CHAIN[place + 1] if place + 1 < len(CHAIN) else None
@@ -176,6 +189,7 @@ class Worker:
                 self._say(messages.AskStop(self._name))
             if time.monotonic() >= self._next_report:
                 self._next_report = time.monotonic() + REPORT_SECONDS
+                self._count_strangers()
                 self._say(self._report())
 
     def _report(self, is_last: bool = False) -> messages.Report:
@@ -191,6 +205,7 @@ class Worker:
             closing.join()
         except Exception as error:
             problem = problem or StageError(f"stage {self._name} could not close: {error}")
+        self._count_strangers()
         code, text = (problem.exit_code, str(problem)) if problem else (0, "")
         self._say(Finished(self._report(is_last=True), code, text))
 
@@ -331,7 +346,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
-    transport = Transport()
+    transport = Transport(key=spec.key)
     worker = Worker(spec, transport)
     run_folder = spec.endpoints.removeprefix("ipc://")
     watch = threading.Thread(target=_watch_over, args=(worker, run_folder), daemon=True)
