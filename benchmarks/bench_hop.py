@@ -53,7 +53,7 @@ def hops(endpoints: str, pool: Pool) -> dict[str, list[float]]:
             started_ns = time.monotonic_ns()
             frame.put("image_bgr", pixels)
         else:
-            slot = frame.place("image_bgr", Slot("frames", seq % SLOTS), "uint8", SHAPE)
+            slot = frame.place("image_bgr", Slot("frames", seq % SLOTS, 0), "uint8", SHAPE)
             started_ns = time.monotonic_ns()
             if way == "shared memory, written":
                 slot[:] = pixels

@@ -1,6 +1,7 @@
 """A frame in a stage's hands: its header, and its arrays wherever they lie. One place knows how it is put on a wire.
 
 A stage reads `frame.array("heatmap")` and cannot tell whether that lies in shared memory or came over a network.
+Whether what lies in shared memory still is the frame's own is looked at before and after (`check_slots`).
 """
 
 import dataclasses
@@ -16,6 +17,9 @@ from pipeline.messages import ArrayRef, DataHeader, FrameHeader, Slot
 from pipeline.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
+
+# Why there is no result where a slot was given back too early.
+NOT_ITS_OWN = "its pixels were given to another frame"
 
 
 class Frame:
@@ -74,8 +78,25 @@ class Frame:
         for name in names:
             self._arrays.pop(name, None)
 
+    def check_slots(self) -> None:
+        """A frame one of whose slots holds another frame by now has no result: what was read there since the last look
+        may be the other's."""
+        intact = [slot for slot in self.header.leases if self._holds(slot)]
+        if len(intact) == len(self.header.leases):
+            return
+        self.header.failure = self.header.failure or NOT_ITS_OWN
+        self.header.leases = intact
+        self.discard(*[ref.name for ref in self.header.arrays if ref.slot not in intact])
+
+    def _holds(self, slot: Slot) -> bool:
+        return slot.pool in self._pools and self._pools[slot.pool].holds(slot)
+
     def take_leases(self, pool: str | None = None) -> list[Slot]:
-        """The slots of `pool` (all when None), which the caller now gives back; arrays in them are gone."""
+        """The slots of `pool` (all when None), which the caller now gives back; arrays in them are gone.
+
+        What was read there is checked one last time.
+        """
+        self.check_slots()
         given = [slot for slot in self.header.leases if pool in (None, slot.pool)]
         self.discard(*[ref.name for ref in self.header.arrays if ref.slot in given])
         self.header.leases = [slot for slot in self.header.leases if slot not in given]

@@ -23,10 +23,14 @@ class Hop(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Slot(msgspec.Struct, array_like=True, frozen=True):
-    """A place in a pool of shared memory. Whoever ends its use gives it back."""
+    """A place in a pool of shared memory, for one frame. Whoever ends its use gives it back.
+
+    generation  which of the place's leases this is; with another one the place holds another frame, or none
+    """
 
     pool: str
     index: int
+    generation: int
 
 
 class ArrayRef(msgspec.Struct, array_like=True, frozen=True):
@@ -42,7 +46,7 @@ class ArrayRef(msgspec.Struct, array_like=True, frozen=True):
 class StreamStart(msgspec.Struct, tag="start", frozen=True):
     """A source was opened. `frames_per_second`, `frame_count` are None where the source does not tell.
 
-    policy  what every queue does with this source's frames when full
+    policy  what the queue before inference does with this source's frames when full; those after it block
     """
 
     source_id: str

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -88,6 +89,7 @@ class Meter:
         self._streams: dict[str, StreamStart] = {}
         self._outputs: dict[str, OutputCounts] = {}
         self._warnings: list[str] = []
+        self._tally: dict[str, int] = {}
 
     def _page(self, source_id: str) -> SourceCounts:
         return self._sources.setdefault(source_id, SourceCounts())
@@ -150,11 +152,16 @@ class Meter:
             if text not in self._warnings:
                 self._warnings.append(text)
 
+    def tally(self, text: str) -> None:
+        """A warning of something that may happen often; told with its count."""
+        with self._lock:
+            self._tally[text] = self._tally.get(text, 0) + 1
+
     def recent_per_second(self) -> float:
         with self._lock:
             return self._recent_working.per_second()
 
-    def report(self, queue_depth: int) -> Report:
+    def report(self, queue_depth: int, is_last: bool = False) -> Report:
         with self._lock:
             return Report(
                 stage=self._stage,
@@ -170,8 +177,15 @@ class Meter:
                 sources=self._sources,
                 streams=self._streams,
                 outputs=self._outputs,
-                warnings=self._warnings,
+                warnings=self._warnings + tally_lines(self._tally, is_last),
             )
+
+
+def tally_lines(tally: Mapping[str, int], is_last: bool) -> list[str]:
+    """A line for each text with its count, which until the last is a power of ten: few lines tell of many."""
+    if is_last:
+        return [f"{text}: {count}" for text, count in tally.items()]
+    return [f"{text}: at least {10 ** (len(str(count)) - 1)}" for text, count in tally.items()]
 
 
 def hop(stage: str, entered_ns: int) -> Hop:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import EXIT_DONE, EXIT_INTERRUPTED, CenterStreamError
 from pipeline.messages import ModelCard, Report, StreamStart
+from pipeline.metrics import tally_lines
 from pipeline.stage import CHAIN
 
 
@@ -37,6 +38,7 @@ class RunState:
     lost         how frames came to be lost that no stage could account for, when it is over
     problems     what went wrong, in order; the first decides the exit code
     interrupted  the user stopped it
+    tally        what the supervisor met more than once and warns of, with its count
     """
 
     statuses: dict[str, str] = field(default_factory=lambda: dict.fromkeys(CHAIN, "starting"))
@@ -44,6 +46,7 @@ class RunState:
     model: ModelCard | None = None
     problems: list[CenterStreamError] = field(default_factory=list)
     interrupted: bool = False
+    tally: dict[str, int] = field(default_factory=dict)
     lost: str | None = None
     launched_at: float = 0.0
     started_at: float | None = None
@@ -55,7 +58,14 @@ class RunState:
 
     @property
     def warnings(self) -> list[str]:
-        return [warning for report in self.reports.values() for warning in report.warnings]
+        ours = tally_lines(self.tally, is_last=self.ended_at is not None)
+        return ours + [warning for report in self.reports.values() for warning in report.warnings]
+
+    def count(self, text: str) -> int:
+        """One more of what `text` warns of; how many there were before."""
+        before = self.tally.get(text, 0)
+        self.tally[text] = before + 1
+        return before
 
     def ledger(self) -> dict[str, Page]:
         """A page for each source, added up over the stages' last reports."""

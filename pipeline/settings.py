@@ -18,6 +18,8 @@ VideoPath = Annotated[
     str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
 ]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
+# Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
+Silence = Annotated[float, Meta(ge=3.0, le=3600.0)]
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,7 +168,8 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The queues between stages."""
 
-    # When full: block (nothing is lost) or latest (the oldest waiting frame is dropped). auto: latest for live sources
+    # When the queue before inference is full: block (nothing is lost) or latest (the oldest waiting frame is dropped).
+    # auto: latest for live sources. The queues after it always block
     policy: Literal["auto", "block", "latest"] = "auto"
     # Frames that may wait before each stage
     capacity: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -181,6 +184,8 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Seconds = 5.0
     # How long a stage may take to load and compile
     start_seconds: Seconds = 120.0
+    # A stage's process that is not heard for so long after the start has failed
+    silent_seconds: Silence = 10.0
 
 
 # Of a source; it is in every line of the results, so no address gets in here

@@ -6,6 +6,10 @@ however they end. Nothing can be left in /dev/shm, and Docker's 64 MB limit on i
 A pool is sparse: a slot is as large as the largest frame allowed, but only pages that were written take memory, and
 free slots are reused last in, first out. Knows no socket: who holds which slot is told by the `Slot`s of a
 message, and the lessor's `Leases` hear of those given back.
+
+Behind its slots a pool has a table with a record for each, which outlives any process. Only the lessor writes it. A
+slot's generation grows with each lease and each return, so a `Slot` is good for exactly one lease: who returns it
+twice, or reads it after its return, is found out.
 """
 
 import math
@@ -13,6 +17,7 @@ import mmap
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -22,6 +27,8 @@ from numpy.typing import NDArray
 from pipeline.messages import Slot
 
 ALIGNMENT_BYTES = 4096
+# A slot's record in the table, on a cache line of its own; there is room for further fields.
+RECORD = np.dtype({"names": ["generation"], "formats": ["<u8"], "offsets": [0], "itemsize": 64})
 
 
 def aligned(size_bytes: int) -> int:
@@ -37,6 +44,14 @@ class PoolSpec(msgspec.Struct, frozen=True):
     slots: int
     slot_bytes: int
 
+    @property
+    def table_start_bytes(self) -> int:
+        return self.slots * self.slot_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self.table_start_bytes + aligned(self.slots * RECORD.itemsize)
+
 
 def create_pool(name: str, slots: int, slot_bytes: int) -> PoolSpec:
     """Reserve (not yet take) memory for `slots` slots; the caller owns and closes the file descriptor."""
@@ -46,16 +61,35 @@ def create_pool(name: str, slots: int, slot_bytes: int) -> PoolSpec:
     else:  # macOS: a file without a name, which is as good
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, slots * slot_bytes)
-    return PoolSpec(name, fd, slots, slot_bytes)
+    spec = PoolSpec(name, fd, slots, slot_bytes)
+    os.ftruncate(fd, spec.size_bytes)
+    return spec
 
 
 class Pool:
-    """A mapped pool: slots as flat uint8 arrays."""
+    """A mapped pool: slots as flat uint8 arrays, and their table."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self.spec = spec
-        self._map = mmap.mmap(spec.fd, spec.slots * spec.slot_bytes)
+        self._map = mmap.mmap(spec.fd, spec.size_bytes)
+        table = np.ndarray(spec.slots, RECORD, self._map, spec.table_start_bytes)
+        self._generations = table["generation"]
+
+    def holds(self, slot: Slot) -> bool:
+        """Whether the place still belongs to this lease."""
+        return 0 <= slot.index < self.spec.slots and bool(self._generations[slot.index] == slot.generation)
+
+    def lease(self, index: int) -> Slot:
+        """A new lease of a free place; for the lessor."""
+        self._generations[index] += 1
+        return Slot(self.spec.name, index, int(self._generations[index]))
+
+    def end_lease(self, slot: Slot) -> bool:
+        """Whether this was the place's lease, which is over now; for the lessor."""
+        if not self.holds(slot):
+            return False
+        self._generations[slot.index] += 1
+        return True
 
     def array(self, index: int, offset_bytes: int, dtype: str, shape: tuple[int, ...]) -> NDArray:
         """A view, not a copy, of `shape` and `dtype` in slot `index`.
@@ -73,38 +107,45 @@ class Pool:
 
 
 class Returns(Protocol):
-    """Where given-back slots arrive: one index each; None when none came in time."""
+    """Where given-back slots arrive, one by one; None when none came in time."""
 
-    def receive(self, timeout_seconds: float) -> int | None: ...
+    def receive(self, timeout_seconds: float) -> Slot | None: ...
 
 
 class Leases:
     """The lessor's list of free slots. A slot leased is a frame allowed: this is the pipeline's back-pressure.
 
-    Several threads may lease. `limit` is how many slots may be out at the same time.
+    Several threads may lease. `limit` is how many slots may be out at the same time. `refused(slot)` is called for each
+    return of a lease that is over already: to take it would put two frames into one place.
     """
 
-    def __init__(self, pool: str, slots: int, returns: Returns) -> None:
-        self.limit = slots
+    def __init__(self, pool: Pool, returns: Returns, refused: Callable[[Slot], None]) -> None:
+        self.limit = pool.spec.slots
         self._pool = pool
-        self._slots = slots
-        self._free = list(reversed(range(slots)))
+        self._free = list(reversed(range(pool.spec.slots)))
         self._returns = returns
+        self._refused = refused
         self._lock = threading.Lock()
 
     def lease(self, timeout_seconds: float) -> Slot | None:
         """A free slot, waiting for one at most `timeout_seconds`; None when none came back in time."""
         with self._lock:
-            while (index := self._returns.receive(0.0)) is not None:
-                self._free.append(index)
-            if not self._may_lease() and (index := self._returns.receive(timeout_seconds)) is not None:
-                self._free.append(index)
-            return Slot(self._pool, self._free.pop()) if self._may_lease() else None
+            while (slot := self._returns.receive(0.0)) is not None:
+                self._take_back(slot)
+            if not self._may_lease() and (slot := self._returns.receive(timeout_seconds)) is not None:
+                self._take_back(slot)
+            return self._pool.lease(self._free.pop()) if self._may_lease() else None
 
     def _may_lease(self) -> bool:
-        return self._slots - len(self._free) < self.limit
+        return self._pool.spec.slots - len(self._free) < self.limit
+
+    def _take_back(self, slot: Slot) -> None:
+        if self._pool.end_lease(slot):
+            self._free.append(slot.index)
+        else:
+            self._refused(slot)
 
     def restore(self, slot: Slot) -> None:
         """The lessor itself has no more use for `slot`."""
         with self._lock:
-            self._free.append(slot.index)
+            self._take_back(slot)

@@ -48,10 +48,12 @@ class Kit:
 class Stage:
     """One stage. All methods but `process` are called by one thread; `process` by `lanes` threads at a time.
 
-    problem  what went wrong although the stage could go on; it decides the exit code
+    problem      what went wrong although the stage could go on; it decides the exit code
+    drops_late   the queue before this stage pushes out old frames of live sources
     """
 
     lanes = 1
+    drops_late = False
     sees_failed_frames = False
 
     def __init__(self, kit: Kit) -> None:

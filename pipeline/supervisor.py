@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from pipeline import messages
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
+from pipeline.heartbeat import Heartbeats
 from pipeline.launch import Launched, ProcessWorker, ThreadWorker
 from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
 from pipeline.runstate import RunState
 from pipeline.settings import LARGEST_INPUT_SIDE, Settings
 from pipeline.sharedmem import PoolSpec, create_pool
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
-from pipeline.transport import POLL_SECONDS, Context, Hub, Transport
-from pipeline.worker import WorkerSpec
+from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Transport
+from pipeline.worker import WorkerSpec, stranger_line
 
 # Slots are sparse: these bound what a frame may be, they take no memory.
 LARGEST_FRAME_BYTES = 8192 * 8192 * 3
@@ -32,6 +35,8 @@ LARGEST_HEADS_BYTES = 256 << 20
 KILL_SECONDS = 2.0
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
 UNSTARTED_SECONDS = 0.3
+# Three reports missed: such a stage is what a stop waits for in vain.
+QUIET_SECONDS = 3.0
 
 Watcher = Callable[[RunState], None]
 
@@ -46,6 +51,7 @@ class Supervisor:
         self._launched: dict[str, Launched] = {}
         self._finished: set[str] = set()
         self._ready: set[str] = set()
+        self._heartbeats = Heartbeats()
         self._stop_signals = 0
         self._stopping = False
         self._deadline = float("inf")
@@ -55,10 +61,11 @@ class Supervisor:
         threads = self._settings.run.placement == "threads"
         with _signals(self._on_signal), _endpoints(threads) as endpoints, _pools(self._pool_sizes()) as pools:
             context = Context()
-            transport = Transport(context)
+            key = None if threads else RunKey.new()
+            transport = self._transport = Transport(context, key)
             try:
                 self._hub: Hub = transport.hub(f"{endpoints}/control")
-                self._launch(endpoints, pools, context if threads else None)
+                self._launch(endpoints, key, pools, context if threads else None)
                 self._watch()
                 self.state.ended_at = time.monotonic()
             finally:
@@ -80,10 +87,10 @@ class Supervisor:
             (HEATMAPS, lanes + waiting + 1, LARGEST_HEADS_BYTES),
         ]
 
-    def _launch(self, endpoints: str, pools: list[PoolSpec], context: Context | None) -> None:
+    def _launch(self, endpoints: str, key: RunKey | None, pools: list[PoolSpec], context: Context | None) -> None:
         for stage in CHAIN:
             settings = self._settings if stage == CHAIN[0] else self._settings.without_addresses()
-            spec = WorkerSpec(stage, settings, endpoints, pools, owns_process=context is None)
+            spec = WorkerSpec(stage, settings, endpoints, key, pools, owns_process=context is None)
             self._launched[stage] = ThreadWorker(spec, context) if context else ProcessWorker(spec)
         self._deadline = time.monotonic() + self._settings.run.start_seconds
 
@@ -91,21 +98,52 @@ class Supervisor:
 
     def _watch(self) -> None:
         while self._running():
-            heard = self._hub.receive(POLL_SECONDS)
-            while heard is not None:
-                self._hear(messages.decode_from_worker(heard[1]), heard[0])
-                heard = self._hub.receive(0.0)
+            self._listen(POLL_SECONDS)
+            while self._listen(0.0):
+                pass
+            for queue in self._transport.refused():
+                self.state.count(stranger_line(queue))
             self._check_deaths()
+            self._check_silence()
             self._check_signals()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
+            self._show()
+
+    def _show(self) -> None:
+        try:
             self._watcher(self.state)
+        except OSError:
+            if not _leave_closed_terminal():
+                raise
 
     def _running(self) -> list[str]:
         return [stage for stage in self._launched if stage not in self._finished]
 
+    def _listen(self, timeout_seconds: float) -> bool:
+        """Hear one message; whether there was one. What is none is the failure of the worker who sent it."""
+        heard = self._hub.receive(timeout_seconds)
+        if heard is None:
+            return False
+        stage, body = heard
+        if stage not in self._launched:
+            self.state.count("queue control: messages from no stage of this run, dropped")
+            return True
+        try:
+            self._hear(messages.decode_from_worker(body), stage)
+        except msgspec.DecodeError as error:
+            self._hear_garbage(stage, error)
+        return True
+
+    def _hear_garbage(self, stage: str, error: msgspec.DecodeError) -> None:
+        warning = f"queue control: what stage {stage} sent and is no message, dropped"
+        if not self.state.count(warning):
+            self._lose_frames(f"lost when stage {stage} failed")
+            self._fail(StageError(f"stage {stage} sent what is no message: {error}"))
+
     def _hear(self, word: messages.FromWorker, stage: str) -> None:
+        self._heartbeats.heard(stage)
         match word:
             case Status():
                 self.state.statuses[stage] = word.doing
@@ -117,6 +155,7 @@ class Supervisor:
                 self.state.interrupted |= word.by_user
                 self._stop_source()
             case Failed():
+                self._lose_frames(f"lost when stage {stage} failed")
                 self._fail(_error(word.exit_code, word.message, word.detail))
             case Finished():
                 self._mark_finished(stage, word)
@@ -129,6 +168,8 @@ class Supervisor:
             self._deadline = float("inf")
             self.state.started_at = time.monotonic()
             self.state.statuses = dict.fromkeys(CHAIN, "running")
+            for stage in CHAIN:
+                self._heartbeats.heard(stage)  # loading was under another rule
             self._tell(Start(self.state.model), CHAIN)
 
     def _mark_finished(self, stage: str, word: Finished) -> None:
@@ -142,12 +183,28 @@ class Supervisor:
         for stage in self._running():
             death = self._launched[stage].death()
             # What it said before its end may still be on its way to us: hear it first.
-            if death and (heard := self._hub.receive(0.0)) is not None:
-                self._hear(messages.decode_from_worker(heard[1]), heard[0])
-            elif death:
-                self._finished.add(stage)
-                self.state.lost = f"lost when stage {stage} {death}"
-                self._fail(StageError(f"stage {stage} {death}; the others were stopped and their outputs closed"))
+            if death and not self._listen(0.0):
+                self._lose(stage, death)
+
+    def _check_silence(self) -> None:
+        """Only of processes: a thread shares our fate. Before the start it is `start_seconds` that rules."""
+        if not self.state.started_at or self._settings.run.placement == "threads":
+            return
+        self._heartbeats.look(time.monotonic())
+        limit = self._settings.run.silent_seconds
+        for stage in self._running():
+            if self._heartbeats.silence(stage) >= limit:
+                self._launched[stage].kill()
+                self._lose(stage, f"was not heard for {limit:g} s, it hangs or was stopped")
+
+    def _lose(self, stage: str, how: str) -> None:
+        self._finished.add(stage)
+        self._lose_frames(f"lost when stage {stage} {how}")
+        self._fail(StageError(f"stage {stage} {how}; the others were stopped and their outputs closed"))
+
+    def _lose_frames(self, why: str) -> None:
+        """Those that will not arrive; the first trouble is the reason, what follows is its consequence."""
+        self.state.lost = self.state.lost or why
 
     def _check_signals(self) -> None:
         if not self._stop_signals:
@@ -157,8 +214,13 @@ class Supervisor:
             self._deadline = 0.0  # nothing to drain yet, or the user will not wait
         self._stop_source()
 
-    def _on_signal(self) -> None:
-        self._stop_signals += 1
+    def _on_signal(self, number: int) -> None:
+        # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
+            self._stop_signals = max(self._stop_signals, 1)
+        else:
+            self._stop_signals += 1
 
     # -- stopping
 
@@ -189,9 +251,17 @@ class Supervisor:
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
             self.state.problems.append(StageError(text))
         elif self.state.started_at and self._stop_signals < 2:
-            self.state.lost = f"not delivered within {self._settings.run.drain_seconds:g} s of the stop"
-        self.state.lost = self.state.lost or "the run was ended before it was delivered"
+            self._blame_silent()
+            self._lose_frames(f"not delivered within {self._settings.run.drain_seconds:g} s of the stop")
+        self._lose_frames("the run was ended before it was delivered")
         self._tell(Stop(), CHAIN)
+
+    def _blame_silent(self) -> None:
+        """A stage that says nothing is a problem; one that is merely slow is not."""
+        for stage in self._running():
+            if (seconds := self._heartbeats.silence(stage)) >= QUIET_SECONDS:
+                text = f"stage {stage} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
+                self.state.problems.append(StageError(text))
 
     def _end_all(self) -> None:
         deadline = time.monotonic() + KILL_SECONDS
@@ -202,8 +272,8 @@ class Supervisor:
                 worker.kill()
         for worker in self._launched.values():
             worker.join(KILL_SECONDS)
-        while (heard := self._hub.receive(0.0)) is not None:
-            self._hear(messages.decode_from_worker(heard[1]), heard[0])
+        while self._listen(0.0):
+            pass
 
 
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
@@ -216,15 +286,32 @@ def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
 
 
 @contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM are counted, not raised, so that they cannot break in anywhere."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: on_signal()) for number in numbers]
+def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal are counted, not raised, so that they cannot break in anywhere."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup a run outlives its terminal
+        numbers.append(signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: on_signal(number)) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _leave_closed_terminal() -> bool:
+    """Let what is said on a terminal that has gone go nowhere instead of raising; whether there was one."""
+    gone = []
+    for fd in (1, 2):
+        try:
+            os.write(fd, b"")
+        except OSError:
+            gone.append(fd)
+    for fd in gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
+    return bool(gone)
 
 
 @contextmanager

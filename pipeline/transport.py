@@ -1,21 +1,25 @@
 """The queues between stages. The only file that knows ZeroMQ.
 
-`Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver, and does when full what
-the source's policy says: `block` reads no further (nothing is lost; slots run out upstream, and decode waits),
-`latest` drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox moving while its
-stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
+`Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver. When full it reads no
+further: nothing is lost, slots run out upstream, and decode waits. Only an inbox that may drop does what the source's
+policy says: for `latest` it drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox
+moving while its stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
 
-Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host.
+Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host. Those speak
+CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Self
 
+import msgspec
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from pipeline.frame import Frame, Message, Parts
-from pipeline.messages import StreamStart
+from pipeline.messages import Slot, StreamStart
 
 POLL_SECONDS = 0.1
 LINGER_MS = 2000
@@ -26,53 +30,98 @@ HIGH_WATER_MARK = 1000
 Context = zmq.Context
 
 
-class Transport:
-    """Opens the sockets of one process. `close` sends what is still queued, waiting at most `LINGER_MS`."""
+class RunKey(msgspec.Struct, frozen=True):
+    """The secret of one run: a CURVE key pair that all its sockets share. A worker learns it from its standard input.
 
-    def __init__(self, context: zmq.Context | None = None) -> None:
+    Who binds is the server, who connects must know the server's public key, and here that is a secret too: already the
+    first word of the handshake is sealed for it, so without it no connection comes about, and nobody's name, message or
+    byte reaches a socket. A squatter who binds in our place lacks the secret half, and is told nothing. Therefore the
+    server need not look at the clients' keys (ZAP): who can knock has shown that it belongs to the run.
+    """
+
+    public: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> Self:
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode(), secret.decode())
+
+    def __repr__(self) -> str:
+        return "RunKey(…)"
+
+
+class Transport:
+    """Opens the sockets of one process. `close` sends what is still queued, waiting at most `LINGER_MS`.
+
+    Without a `key` everyone is let in; only inproc, which nobody else can reach, may do without.
+    """
+
+    def __init__(self, context: zmq.Context | None = None, key: RunKey | None = None) -> None:
         self._owns_context = context is None
         self._context = context or zmq.Context()
+        self._key = key
         self._sockets: list[zmq.Socket] = []
+        self._doors: dict[str, Door] = {}
 
     def _open(self, kind: int) -> zmq.Socket:
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        if self._key:
+            socket.set(zmq.CURVE_PUBLICKEY, self._key.public.encode())
+            socket.set(zmq.CURVE_SECRETKEY, self._key.secret.encode())
         self._sockets.append(socket)
         return socket
 
+    def _bind(self, kind: int, endpoint: str) -> zmq.Socket:
+        socket = self._open(kind)
+        if self._key:
+            socket.set(zmq.CURVE_SERVER, 1)
+            self._doors[endpoint.rpartition("/")[2]] = Door(socket)
+        socket.bind(endpoint)
+        return socket
+
+    def _connect(self, socket: zmq.Socket, endpoint: str) -> None:
+        if self._key:
+            socket.set(zmq.CURVE_SERVERKEY, self._key.public.encode())
+        socket.connect(endpoint)
+
     def sender(self, endpoint: str) -> "Sender":
         socket = self._open(zmq.PUSH)
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return Sender(socket)
 
     def slot_returner(self, endpoint: str) -> "SlotReturner":
         socket = self._open(zmq.PUSH)
         socket.set(zmq.LINGER, 0)  # a lessor that has gone needs nothing back
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return SlotReturner(Sender(socket))
 
-    def slot_returns(self, endpoint: str) -> "SlotReturns":
-        return SlotReturns(self.receiver(endpoint))
+    def slot_returns(self, endpoint: str, pool: str) -> "SlotReturns":
+        return SlotReturns(self.receiver(endpoint), pool)
 
     def receiver(self, endpoint: str) -> "Receiver":
-        socket = self._open(zmq.PULL)
-        socket.bind(endpoint)
-        return Receiver(socket)
+        return Receiver(self._bind(zmq.PULL, endpoint))
 
     def hub(self, endpoint: str) -> "Hub":
-        socket = self._open(zmq.ROUTER)
-        socket.bind(endpoint)
-        return Hub(socket)
+        return Hub(self._bind(zmq.ROUTER, endpoint))
 
     def spoke(self, endpoint: str, name: str) -> "Spoke":
         socket = self._open(zmq.DEALER)
         socket.set(zmq.IDENTITY, name.encode())
-        socket.connect(endpoint)
+        self._connect(socket, endpoint)
         return Spoke(socket)
 
+    def refused(self) -> Iterator[str]:
+        """The queue's name for each connection that was refused since the last call; for one thread."""
+        for queue, door in self._doors.items():
+            yield from [queue] * door.refused()
+
     def close(self) -> None:
+        for door in self._doors.values():
+            door.close()
         for socket in self._sockets:
             socket.close()
         if self._owns_context:
@@ -87,6 +136,42 @@ def _receive(socket: zmq.Socket, timeout_seconds: float) -> Parts | None:
         if not timeout_seconds or not socket.poll(int(timeout_seconds * 1000)):
             return None
     return socket.recv_multipart()
+
+
+class Door:
+    """Counts who was turned away from a bound socket: connections that ended before they had shown the run's key."""
+
+    def __init__(self, socket: zmq.Socket) -> None:
+        self._socket = socket
+        address = f"inproc://door-{socket.FD}"
+        socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._events = socket.context.socket(zmq.PAIR)
+        self._events.set(zmq.RCVHWM, 0)  # full, it would hold up the whole process
+        self._events.connect(address)
+        self._shown = 0
+        self._accepted: dict[int, int] = {}
+
+    def refused(self) -> int:
+        """How many since the last call.
+
+        A handshake that succeeds does not say whose it is. One that came between a connection's begin and end is taken
+        to be that connection's: rather one too few is counted than one of ours.
+        """
+        count = 0
+        while (parts := _receive(self._events, 0.0)) is not None:
+            event = parse_monitor_message([bytes(part) for part in parts])
+            match event["event"]:
+                case zmq.EVENT_ACCEPTED:
+                    self._accepted[event["value"]] = self._shown
+                case zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._shown += 1
+                case zmq.EVENT_DISCONNECTED:
+                    count += self._accepted.pop(event["value"], None) == self._shown
+        return count
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._events.close(linger=0)
 
 
 class Sender:
@@ -121,25 +206,30 @@ class Receiver:
 
 
 class SlotReturner:
-    """Gives slots back to their lessor: four bytes each."""
+    """Gives slots of one pool back to their lessor: four bytes of index and eight of generation each."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    def give_back(self, index: int) -> None:
+    def give_back(self, slot: Slot) -> None:
         # A lessor that has gone takes nothing: then there is nothing to return to.
-        self._sender.send([index.to_bytes(4, "little")], given_up=lambda: True)
+        self._sender.send(
+            [slot.index.to_bytes(4, "little") + slot.generation.to_bytes(8, "little")], given_up=lambda: True
+        )
 
 
 class SlotReturns:
     """The lessor's end: slots as they come back."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, receiver: Receiver, pool: str) -> None:
+        self._receiver, self._pool = receiver, pool
 
-    def receive(self, timeout_seconds: float) -> int | None:
+    def receive(self, timeout_seconds: float) -> Slot | None:
         parts = self._receiver.receive(timeout_seconds)
-        return None if parts is None else int.from_bytes(parts[0], "little")
+        if parts is None:
+            return None
+        index, generation = bytes(parts[0][:4]), bytes(parts[0][4:12])
+        return Slot(self._pool, int.from_bytes(index, "little"), int.from_bytes(generation, "little"))
 
 
 class Hub:
@@ -149,9 +239,9 @@ class Hub:
         self._socket = socket
 
     def receive(self, timeout_seconds: float) -> tuple[str, bytes] | None:
-        """Who spoke, and what."""
+        """Who spoke, and what; of several parts the last."""
         parts = _receive(self._socket, timeout_seconds)
-        return (bytes(parts[0]).decode(), bytes(parts[1])) if parts else None
+        return (bytes(parts[0]).decode(errors="replace"), bytes(parts[-1])) if parts else None
 
     def send(self, name: str, body: bytes) -> None:
         self._socket.send_multipart([name.encode(), body])
@@ -176,7 +266,7 @@ class Inbox:
 
     While all sources `block`, whoever takes reads the socket itself, up to `capacity` frames ahead. From the first live
     source on, a thread reads it, so that frames are pushed out while nobody takes any. `dropped(frame)` is called for
-    each of those. Starts and ends of streams are never dropped and do not count.
+    each of those; where it is None all sources block. Starts and ends of streams are never dropped and do not count.
     """
 
     def __init__(
@@ -184,7 +274,7 @@ class Inbox:
         receiver: Receiver,
         read: Callable[[Parts], Message],
         capacity: int,
-        dropped: Callable[[Frame], None],
+        dropped: Callable[[Frame], None] | None,
     ) -> None:
         self._receiver, self._read, self._dropped = receiver, read, dropped
         self._capacity = capacity
@@ -227,7 +317,7 @@ class Inbox:
     def _open(self, parts: Parts) -> Message:
         """The message in `parts`; whose frames may be pushed out is learned here, whoever reads."""
         message = self._read(parts)
-        if isinstance(message, StreamStart) and message.policy == "latest":
+        if self._dropped and isinstance(message, StreamStart) and message.policy == "latest":
             self._live.add(message.source_id)
         return message
 
@@ -257,6 +347,7 @@ class Inbox:
             self._waiting.append(message)
             self._changed.notify_all()
         for frame in pushed_out:
+            assert self._dropped
             self._dropped(frame)
 
     def _make_room(self, source_id: str) -> list[Frame]:

@@ -1,6 +1,6 @@
 """Runs one stage: takes messages from its inbox, has the stage work on them, sends them on, and keeps the supervisor
 informed. `python -m pipeline.worker STAGE` runs it as a process of its own, with its `WorkerSpec` on standard input
-(the name is only there for `ps`; what else it is told may hold a camera's password).
+(the name is only there for `ps`; what else it is told holds the run's key, and maybe a camera's password).
 
 Results leave in the order in which their frames came, however many lanes work at the same time.
 """
@@ -14,18 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
 from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
-from pipeline.frame import Frame, Message, from_parts, to_parts
+from pipeline.frame import NOT_ITS_OWN, Frame, Message, from_parts, to_parts
 from pipeline.messages import EndOfStream, Failed, Finished, ModelCard, Ready, Slot, Start, Status, StreamStart
 from pipeline.metrics import Meter, hop
 from pipeline.settings import Settings
 from pipeline.sharedmem import Leases, Pool, PoolSpec
 from pipeline.stage import CHAIN, LENT_BY, Kit, SourceStage, Stage
-from pipeline.transport import POLL_SECONDS, Inbox, Spoke, Transport
+from pipeline.transport import POLL_SECONDS, Inbox, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
 CONTROL_SECONDS = 0.2
@@ -33,13 +34,22 @@ ORPHAN_SECONDS = 5.0
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """All that a worker is told before it starts. `endpoints` is the prefix of every queue's name."""
+    """All that a worker is told before it starts.
+
+    endpoints  the prefix of every queue's name
+    key        the run's secret; None where the stages share a process
+    """
 
     stage: str
     settings: Settings
     endpoints: str
+    key: RunKey | None
     pools: list[PoolSpec]
     owns_process: bool
+
+
+def stranger_line(queue: str) -> str:
+    return f"queue {queue}: connections without this run's key, refused"
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -63,6 +73,7 @@ class Worker:
         self._meter = Meter(spec.stage, spec.owns_process)
         self._inbox: Inbox | None = None
         self._lanes = Lanes()
+        self._next_report = 0.0
 
     def run(self) -> None:
         stage: Stage | None = None
@@ -98,7 +109,8 @@ class Worker:
         lent = LENT_BY.get(spec.stage)
         leases = None
         if lent:
-            leases = Leases(lent, pools[lent].spec.slots, transport.slot_returns(f"{spec.endpoints}/free-{lent}"))
+            returns = transport.slot_returns(f"{spec.endpoints}/free-{lent}", lent)
+            leases = Leases(pools[lent], returns, self._count_refused)
         returners = {
             pool: transport.slot_returner(f"{spec.endpoints}/free-{pool}") for pool in LENT_BY.values() if pool != lent
         }
@@ -106,7 +118,7 @@ class Worker:
         def give_back(slots: Iterable[Slot]) -> None:
             for slot in slots:
                 if slot.pool in returners:
-                    returners[slot.pool].give_back(slot.index)
+                    returners[slot.pool].give_back(slot)
                 elif leases:
                     leases.restore(slot)
 
@@ -120,6 +132,13 @@ class Worker:
             ask_stop=self._ask_stop,
             stopped=self._stopping.is_set,
         )
+
+    def _count_refused(self, slot: Slot) -> None:
+        self._meter.tally(f"{slot.pool}: slots given back that were not on loan, refused")
+
+    def _count_strangers(self) -> None:
+        for queue in self._transport.refused():
+            self._meter.tally(stranger_line(queue))
 
     def _connect(self) -> None:
         place = CHAIN.index(self._name)
@@ -155,37 +174,47 @@ class Worker:
         else:
             assert self._receiver is not None
             pools, capacity = stage.kit.pools, self._spec.settings.queue.capacity
-            self._inbox = Inbox(
-                self._receiver, lambda parts: from_parts(parts, pools), capacity, lambda f: self._drop(stage, f)
-            )
+            drop = partial(self._drop, stage) if stage.drops_late else None
+            self._inbox = Inbox(self._receiver, lambda parts: from_parts(parts, pools), capacity, drop)
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
-        next_report = time.monotonic()
-        while not self._lanes.ended(CONTROL_SECONDS):
+        self._keep_in_touch(self._lanes)
+        self._lanes.join()
+
+    def _keep_in_touch(self, lanes: "Lanes") -> None:
+        """Report and listen until `lanes` end: who says nothing for long is taken for dead."""
+        while not lanes.ended(CONTROL_SECONDS):
             if self._listen(0.0) is not None:
                 self._stopping.set()
             if self._wants_stop:
                 word, self._wants_stop = self._wants_stop, None
                 self._say(word)
-            if time.monotonic() >= next_report:
-                next_report = time.monotonic() + REPORT_SECONDS
+            if time.monotonic() >= self._next_report:
+                self._next_report = time.monotonic() + REPORT_SECONDS
+                self._count_strangers()
                 self._say(self._report())
-        self._lanes.join()
 
-    def _report(self) -> messages.Report:
-        return self._meter.report(self._inbox.depth if self._inbox else 0)
+    def _report(self, is_last: bool = False) -> messages.Report:
+        return self._meter.report(self._inbox.depth if self._inbox else 0, is_last)
 
     def _finish(self, stage: Stage | None) -> None:
         self._stopping.set()
+        closing = Lanes()
+        closing.start(lambda: self._close(stage), 1)  # a large file on a slow disk takes its time
+        self._keep_in_touch(closing)
         problem = stage.problem if stage else None
+        try:
+            closing.join()
+        except Exception as error:
+            problem = problem or StageError(f"stage {self._name} could not close: {error}")
+        self._count_strangers()
+        code, text = (problem.exit_code, str(problem)) if problem else (0, "")
+        self._say(Finished(self._report(is_last=True), code, text))
+
+    def _close(self, stage: Stage | None) -> None:
         if self._inbox:
             self._inbox.close()
         if stage:
-            try:
-                stage.close()
-            except Exception as error:
-                problem = problem or StageError(f"stage {self._name} could not close: {error}")
-        code, text = (problem.exit_code, str(problem)) if problem else (0, "")
-        self._say(Finished(self._report(), code, text))
+            stage.close()
 
     # -- the data path: the lanes
 
@@ -228,9 +257,13 @@ class Worker:
             return None
 
     def _work(self, stage: Stage, frame: Frame) -> None:
-        entered_ns = time.monotonic_ns()
+        entered_ns, failure = time.monotonic_ns(), frame.header.failure
+        frame.check_slots()
         if frame.header.failure is None or stage.sees_failed_frames:
             stage.process(frame)
+            frame.check_slots()
+        if frame.header.failure == NOT_ITS_OWN != failure:
+            self._meter.tally(f"{self._name}: frames without a result, for {NOT_ITS_OWN}")
         frame.header.trace.append(hop(self._name, entered_ns))
         self._meter.passed(frame.header)
 
@@ -314,7 +347,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec, dec_hook=lambda kind, text: kind(text))
-    transport = Transport()
+    transport = Transport(key=spec.key)
     worker = Worker(spec, transport)
     run_folder = spec.endpoints.removeprefix("ipc://")
     watch = threading.Thread(target=_watch_over, args=(worker, run_folder), daemon=True)

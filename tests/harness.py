@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -58,10 +58,11 @@ def _left_as_it_was() -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """The command in a process group of its own, so that a signal to it reaches nothing of ours."""
+def start(*arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The command in a process group of its own, so that a signal to it reaches nothing of ours; `before` it, another
+    that runs it."""
     return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        [*before, *command(*arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
 
 

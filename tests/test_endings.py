@@ -1,25 +1,47 @@
 """However a run ends: nothing is left behind, what was written can be read, and every frame has a fate."""
 
+import fcntl
 import os
 import random
 import signal
+import subprocess
+import termios
 import time
 
 import av
 import pytest
 
-from tests.harness import CLIP, STAGES, Leftovers, finish, is_running, json_lines, stage_pids, start, wait_until
+from pipeline.stages.track import Track
+from tests.harness import (
+    CLIP,
+    STAGES,
+    Leftovers,
+    command,
+    finish,
+    is_running,
+    json_lines,
+    run_here,
+    stage_pids,
+    start,
+    wait_until,
+)
 
 PLACE = "lavfi:testsrc2=size=640x360:rate=25"  # endless
 
 
-def start_endless(folder):
+def start_endless(folder, *options, begin=start):
     """A run that does not end by itself, once its first frames were delivered; and the workers' pids."""
-    lines = folder / "o.jsonl"
-    process = start(PLACE, "--out", folder / "o.mp4", "--jsonl", lines)
-    wait_until(lambda: process.poll() is not None or (lines.exists() and lines.stat().st_size > 3000), what="frames")
-    assert process.poll() is None, process.communicate()[1]
+    process = begin(PLACE, "--out", folder / "o.mp4", "--jsonl", folder / "o.jsonl", *options)
+    wait_for_frames(process, folder)
     return process, stage_pids(process.pid)
+
+
+def wait_for_frames(process, folder) -> None:
+    """Until some more frames were delivered."""
+    lines = folder / "o.jsonl"
+    enough = 3000 + (lines.stat().st_size if lines.exists() else 0)
+    wait_until(lambda: process.poll() is not None or (lines.exists() and lines.stat().st_size > enough), what="frames")
+    assert process.poll() is None, process.communicate()[1]
 
 
 def assert_outputs_can_be_read(folder) -> None:
@@ -52,7 +74,69 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
     assert_outputs_can_be_read(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatch) -> None:
+    process = Track.process
+
+    def fail_at_ten(self, frame) -> None:
+        if frame.header.seq == 10:
+            raise KeyError("broken on purpose")
+        process(self, frame)
+
+    monkeypatch.setattr(Track, "process", fail_at_ten)
+    done = run_here(CLIP, "--jsonl", tmp_path / "o.jsonl")
+    assert done.returncode == 4 and "error: stage track failed: KeyError" in done.stderr, done.stderr
+    assert "dropped at run: lost when stage track failed" in done.stderr and " 0 in flight" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["infer", "deliver"])
+def test_a_frozen_stage_is_a_failed_stage(stage: str, tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
+    os.kill(pids[stage], signal.SIGSTOP)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert f"error: stage {stage} was not heard for 3 s" in errors and errors.count("error:") == 1
+    assert " 0 in flight" in errors
+    leftovers.assert_none(pids)
+    assert json_lines(tmp_path / "o.jsonl")
+
+
+def test_a_stop_that_waits_for_a_frozen_stage_in_vain_names_it(tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["postprocess"], signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert "error: stage postprocess did not answer the stop" in errors and errors.count("error:") == 1
+    assert "not delivered within 5 s of the stop" in errors and " 0 in flight" in errors
+    leftovers.assert_none(pids)
+
+
+def test_a_stop_that_waits_for_a_slow_stage_in_vain_blames_nobody(tmp_path) -> None:
+    process, pids = start_endless(tmp_path, "--set", "run.drain_seconds=0.2")
+    os.kill(pids["postprocess"], signal.SIGSTOP)  # too short for a silence
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 130 and "error:" not in errors, errors
+    assert "not delivered within 0.2 s of the stop" in errors and " 0 in flight" in errors
+
+
+def test_a_run_that_was_stopped_as_a_whole_goes_on_as_a_whole(tmp_path) -> None:
+    process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
+    everyone = [process.pid, *pids.values()]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4.0)  # longer than any stage may be silent
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_frames(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 130 and "error:" not in errors, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
@@ -60,6 +144,45 @@ def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
     code, errors = finish(process)
     assert code == 130, errors
     assert " 0 dropped + 0 in flight" in errors, errors
+    leftovers.assert_none(pids)
+    assert_outputs_can_be_read(tmp_path)
+
+
+def test_two_hangups_are_one_stop(tmp_path) -> None:
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["infer"], signal.SIGSTOP)
+    for _ in range(2):  # the kernel's and the shell's
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+    assert is_running(process.pid)
+    os.kill(pids["infer"], signal.SIGCONT)
+    code, errors = finish(process)
+    assert code == 130 and " 0 dropped + 0 in flight" in errors, errors
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
+    process, _ = start_endless(tmp_path, begin=lambda *words: start(*words, before=["nohup"]))
+    process.send_signal(signal.SIGHUP)
+    wait_for_frames(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 130
+
+
+def test_a_closed_terminal_is_a_stop(tmp_path) -> None:
+    leftovers = Leftovers()
+    ours, theirs = os.openpty()
+
+    def begin(*words) -> subprocess.Popen[bytes]:
+        def take_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        return subprocess.Popen(command(*words), **streams, start_new_session=True, preexec_fn=take_terminal)
+
+    process, pids = start_endless(tmp_path, begin=begin)
+    os.close(theirs)
+    os.close(ours)
+    assert process.wait(60) == 130
     leftovers.assert_none(pids)
     assert_outputs_can_be_read(tmp_path)
 
@@ -83,7 +206,9 @@ def test_stopping_a_live_source_is_its_normal_end(tmp_path) -> None:
     assert finish(process)[0] == 0
 
 
-MOMENTS = sorted(random.Random(20260101).uniform(0.0, 8.0) for _ in range(10))
+# One generator for all, and one moment in each tenth of the time.
+draw = random.Random(20260101).uniform
+MOMENTS = [draw(0.8 * tenth, 0.8 * (tenth + 1)) for tenth in range(10)]
 
 
 @pytest.mark.parametrize("seconds", MOMENTS)

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import messages
@@ -63,7 +63,7 @@ def test_putting_detections_twice_replaces_them(pools) -> None:
 
 
 def test_arrays_in_a_slot_lie_beside_each_other_and_are_not_sent(pools) -> None:
-    slot = Slot("frames", 1)
+    slot = pools["frames"].lease(1)
     frame = Frame(header(leases=[slot]), pools)
     frame.place("input_rgb", slot, "uint8", (10, 10, 3))[:] = 1
     frame.place("image_bgr", slot, "uint8", (20, 20, 3))[:] = 2
@@ -74,7 +74,7 @@ def test_arrays_in_a_slot_lie_beside_each_other_and_are_not_sent(pools) -> None:
 
 
 def test_giving_a_slot_back_takes_its_arrays_along(pools) -> None:
-    slot = Slot("frames", 0)
+    slot = pools["frames"].lease(0)
     frame = Frame(header(leases=[slot]), pools)
     frame.place("input_rgb", slot, "uint8", (4, 4, 3))
     assert frame.take_leases("heatmaps") == []
@@ -82,14 +82,53 @@ def test_giving_a_slot_back_takes_its_arrays_along(pools) -> None:
     assert "input_rgb" not in frame and frame.header.leases == []
 
 
+@pytest.fixture
+def two_slots(pools):
+    """A frame with a picture in one slot, heat maps in another, and a detection; and those slots."""
+    picture, heatmaps = pools["frames"].lease(0), pools["frames"].lease(1)
+    frame = Frame(header(leases=[picture, heatmaps]), pools)
+    frame.place("image_bgr", picture, "uint8", (4, 4, 3))
+    frame.place("hm", heatmaps, "float32", (4, 4))
+    frame.put_detections(Detections.empty())
+    return frame, picture, heatmaps
+
+
+def test_a_frame_whose_slots_are_its_own_is_left_alone(two_slots) -> None:
+    frame, picture, heatmaps = two_slots
+    frame.check_slots()
+    assert frame.header.failure is None and frame.header.leases == [picture, heatmaps]
+
+
+@pytest.mark.parametrize("look", [Frame.check_slots, Frame.take_leases])
+def test_a_slot_that_holds_another_frame_is_no_result_and_is_not_given_back(two_slots, pools, look) -> None:
+    frame, _, heatmaps = two_slots
+    pools["frames"].end_lease(heatmaps)
+    look(frame)
+    assert frame.header.failure == "its pixels were given to another frame"
+    assert "hm" not in frame and "scores" not in frame
+    assert heatmaps not in frame.header.leases
+
+
+def test_what_lies_in_the_slots_that_are_still_its_own_stays(two_slots, pools) -> None:
+    frame, picture, heatmaps = two_slots
+    pools["frames"].end_lease(heatmaps)
+    frame.check_slots()
+    assert "image_bgr" in frame and frame.take_leases() == [picture]
+
+
+def test_a_lease_in_a_pool_that_is_not_there_is_none_of_ours(pools) -> None:
+    frame = Frame(header(leases=[Slot("elsewhere", 0, 1), Slot("frames", 7, 1)]), pools)
+    assert frame.take_leases() == [] and frame.header.failure
+
+
 LIES = {
-    "a slot that is not there": ArrayRef("x", "uint8", (1,), Slot("frames", 2)),
-    "a negative slot": ArrayRef("x", "uint8", (1,), Slot("frames", -1)),
-    "beyond the slot's end": ArrayRef("x", "float32", (30_000,), Slot("frames", 0)),
-    "a negative offset": ArrayRef("x", "uint8", (1,), Slot("frames", 0), -1),
-    "a negative side": ArrayRef("x", "uint8", (-1, -5), Slot("frames", 0)),
-    "an overflowing shape": ArrayRef("x", "uint8", (2**32, 2**32), Slot("frames", 0)),
-    "a pool that is not mapped": ArrayRef("x", "uint8", (1,), Slot("elsewhere", 0)),
+    "a slot that is not there": ArrayRef("x", "uint8", (1,), Slot("frames", 2, 0)),
+    "a negative slot": ArrayRef("x", "uint8", (1,), Slot("frames", -1, 0)),
+    "beyond the slot's end": ArrayRef("x", "float32", (30_000,), Slot("frames", 0, 0)),
+    "a negative offset": ArrayRef("x", "uint8", (1,), Slot("frames", 0, 0), -1),
+    "a negative side": ArrayRef("x", "uint8", (-1, -5), Slot("frames", 0, 0)),
+    "an overflowing shape": ArrayRef("x", "uint8", (2**32, 2**32), Slot("frames", 0, 0)),
+    "a pool that is not mapped": ArrayRef("x", "uint8", (1,), Slot("elsewhere", 0, 0)),
     "more arrays than buffers": ArrayRef("x", "uint8", (1,)),
 }
 
@@ -105,6 +144,7 @@ def test_a_buffer_of_another_size_is_refused(pools) -> None:
         from_parts([messages.encode(header(arrays=[ArrayRef("x", "float32", (4,))])), b"123"], pools)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused_not_run(noise: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, ValueError)):

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.messages import FrameHeader, Hop, Report, SourceCounts
@@ -17,6 +17,7 @@ def test_nothing_measured_is_all_zeros() -> None:
     assert (q.count, q.p50_ms, q.p99_ms, q.max_ms) == (0, 0.0, 0.0, 0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=300))
 def test_quantiles_are_within_one_percent(durations_ns: list[int]) -> None:
     durations = Durations()
@@ -47,6 +48,15 @@ def test_a_meter_does_not_grow_with_the_run() -> None:
         return sum(sys.getsizeof(part) for part in (meter._recent_working._samples, meter._working._buckets))
 
     assert size_after(2000) == size_after(20000)
+
+
+def test_what_happens_often_is_told_in_few_lines_and_exactly_at_the_end() -> None:
+    meter, told = Meter("infer", owns_process=False), []
+    for _ in range(137):
+        meter.tally("refused")
+        told += meter.report(0).warnings
+    assert list(dict.fromkeys(told)) == ["refused: at least 1", "refused: at least 10", "refused: at least 100"]
+    assert meter.report(0, is_last=True).warnings == ["refused: 137"]
 
 
 def report(stage: str, **counts) -> Report:

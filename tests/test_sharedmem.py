@@ -7,41 +7,95 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pipeline.messages import Slot
 from pipeline.sharedmem import Leases, Pool, aligned, create_pool
 
 
 class Returned:
     """Slots that came back, in order."""
 
-    def __init__(self, *indices: int) -> None:
-        self.indices = deque(indices)
+    def __init__(self) -> None:
+        self.slots: deque[Slot] = deque()
 
-    def receive(self, timeout_seconds: float) -> int | None:
-        return self.indices.popleft() if self.indices else None
-
-
-def test_no_slot_left_means_none() -> None:
-    leases = Leases("frames", 0, Returned())
-    assert leases.lease(0.0) is None
+    def receive(self, timeout_seconds: float) -> Slot | None:
+        return self.slots.popleft() if self.slots else None
 
 
-def test_every_slot_is_leased_once_until_it_comes_back() -> None:
-    returned = Returned()
-    leases = Leases("frames", 3, returned)
-    leased = {leases.lease(0.0).index for _ in range(3)}
-    assert leased == {0, 1, 2}
-    assert leases.lease(0.0) is None
-    returned.indices.append(1)
-    assert leases.lease(0.0).index == 1
-    assert leases.lease(0.0) is None
+class Lessor:
+    """A pool of three slots, and what its leases refused."""
+
+    def __init__(self) -> None:
+        self.pool = Pool(create_pool("frames", 3, 4096))
+        self.returned = Returned()
+        self.refused: list[Slot] = []
+        self.leases = Leases(self.pool, self.returned, self.refused.append)
+
+    def lease(self) -> Slot | None:
+        return self.leases.lease(0.0)
 
 
-def test_the_last_slot_given_back_is_the_next_one_taken() -> None:
-    leases = Leases("frames", 3, Returned())
-    first = leases.lease(0.0)
-    leases.restore(first)
-    assert leases.lease(0.0) == first
+@pytest.fixture
+def lessor() -> Lessor:
+    return Lessor()
+
+
+def test_no_slot_left_means_none(lessor) -> None:
+    lessor.leases.limit = 0
+    assert lessor.lease() is None
+
+
+def test_every_slot_is_leased_once_until_it_comes_back(lessor) -> None:
+    leased = {slot.index: slot for slot in (lessor.lease() for _ in range(3))}
+    assert set(leased) == {0, 1, 2}
+    assert lessor.lease() is None
+    lessor.returned.slots.append(leased[1])
+    assert lessor.lease().index == 1
+    assert lessor.lease() is None
+
+
+def test_the_last_slot_given_back_is_the_next_one_taken(lessor) -> None:
+    first = lessor.lease()
+    lessor.leases.restore(first)
+    again = lessor.lease()
+    assert again.index == first.index and again.generation > first.generation
+
+
+def test_a_slot_given_back_twice_is_lent_once(lessor) -> None:
+    first = lessor.lease()
+    lessor.returned.slots.extend([first, first])
+    assert len({lessor.lease().index for _ in range(3)}) == 3
+    assert lessor.refused == [first]
+
+
+def test_an_old_return_does_not_end_the_next_lease(lessor) -> None:
+    first = lessor.lease()
+    lessor.leases.restore(first)
+    second = lessor.lease()
+    lessor.leases.restore(first)
+    assert lessor.pool.holds(second) and lessor.refused == [first]
+
+
+@pytest.mark.parametrize("index", [-1, 3, 2**40])
+def test_a_slot_that_is_not_there_is_refused(index: int, lessor) -> None:
+    wrong = Slot("frames", index, 0)
+    lessor.returned.slots.append(wrong)
+    assert lessor.lease().index == 0 and lessor.refused == [wrong]
+
+
+def test_a_lease_is_over_for_every_process_as_soon_as_it_came_back(lessor) -> None:
+    slot, elsewhere = lessor.lease(), Pool(lessor.pool.spec)
+    assert elsewhere.holds(slot)
+    lessor.leases.restore(slot)
+    assert not elsewhere.holds(slot)
+
+
+def test_the_table_does_not_overlap_the_slots(lessor) -> None:
+    slots = [lessor.lease() for _ in range(3)]
+    for slot in slots:
+        lessor.pool.array(slot.index, 0, "uint8", (4096,))[:] = 255
+    assert all(lessor.pool.holds(slot) for slot in slots)
 
 
 def test_slots_do_not_overlap_and_start_on_pages() -> None:

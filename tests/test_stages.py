@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, **settings) -> None:
         self.pools = {name: Pool(create_pool(name, 2, 16 << 20)) for name in (FRAMES, HEATMAPS)}
-        self.leases = Leases(HEATMAPS, 2, SimpleNamespace(receive=lambda timeout_seconds: None))
+        self.leases = Leases(self.pools[HEATMAPS], SimpleNamespace(receive=lambda timeout_seconds: None), print)
         self.returned: list[Slot] = []
         self.kit = Kit(
             settings=Settings(sources={"door": SourceSettings(uri="x")}, **settings),
@@ -40,7 +40,7 @@ class Bench:
         )
 
     def frame(self, seq: int = 0, input_side: int | None = None) -> Frame:
-        slot = Slot(FRAMES, 0)
+        slot = self.pools[FRAMES].lease(0)
         frame = Frame(FrameHeader("door", seq, seq / 10, 0, 0.0, 640, 480, leases=[slot]), self.pools)
         if input_side:
             frame.place("input_rgb", slot, "uint8", (input_side, input_side, 3))[:] = 127
@@ -75,7 +75,7 @@ def test_a_failed_inference_is_no_empty_result(infer) -> None:
     frame = bench.frame(input_side=100)  # not a multiple of the stride: the network refuses it
     stage.process(frame)
     assert frame.header.failure and "inference failed" in frame.header.failure
-    assert "hm" not in frame and frame.header.leases == [Slot(FRAMES, 0)]
+    assert "hm" not in frame and [(slot.pool, slot.index) for slot in frame.header.leases] == [(FRAMES, 0)]
     assert stage.problem is not None and stage.problem.exit_code == 4
 
 
@@ -127,4 +127,4 @@ def test_a_failed_frame_is_delivered_as_failed(tmp_path) -> None:
     assert lines[2]["objects"][0]["box_xyxy"] == [50, 100, 90, 200]
     page = bench.kit.meter.report(0).sources["door"]
     assert (page.delivered, page.failed) == (2, 1)
-    assert bench.returned == [Slot(FRAMES, 0)] * 3
+    assert [(slot.pool, slot.index) for slot in bench.returned] == [(FRAMES, 0)] * 3

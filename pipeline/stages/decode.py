@@ -15,8 +15,8 @@ from pipeline.sources import CapturedFrame, Source, SourceInfo, open_source, par
 from pipeline.stage import FRAMES, Kit, SourceStage
 
 LEASE_SECONDS = 0.1
-# Where nothing is dropped, so many frames beside those in the network and before it keep every stage busy. More would
-# only wait longer, and push the network's data out of the cache.
+# So many frames beside those in the network and before it keep every stage busy. More would only wait longer, also
+# where it is delivery that is slow, and push the network's data out of the cache.
 IN_HAND = 4
 
 
@@ -49,8 +49,7 @@ class Decode(SourceStage):
         source = self._source = self._source or self._open()
         start = stream_start(source.info, self._settings, self.kit.settings.queue)
         assert self.kit.leases is not None
-        if start.policy == "block":
-            self.kit.leases.limit = self._model.workers + IN_HAND + self.kit.settings.queue.capacity
+        self.kit.leases.limit = self._model.workers + IN_HAND + self.kit.settings.queue.capacity
         emit(start)
         seq = 0
         frames = iter(source.frames(self.kit.stopped))

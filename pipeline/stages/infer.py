@@ -28,6 +28,9 @@ CUDA_LANES = 2
 class Infer(Stage):
     """The network's process."""
 
+    # Frames that come too late are dropped here and nowhere after: what the network was paid for is delivered.
+    drops_late = True
+
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.infer
