@@ -1,5 +1,7 @@
 """Where what can be made again is kept, and where instead when that cannot be written. Knows not what it is."""
 
+from __future__ import annotations  # as in startup
+
 import errno
 import os
 import stat

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from configs import startup
 from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, redact
 from pipeline.frame import Frame, Message, from_parts, to_parts
@@ -325,4 +326,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)
