@@ -59,6 +59,8 @@ def _keep_in_our_cache() -> None:
         for name, folder in KEPT.items():
             if not os.environ.get(name):
                 os.environ[name] = str(cache_dir() / folder)
+    # Compiled headers go under the temporary folder, wherever the rest is (torch 2.15), and save little.
+    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

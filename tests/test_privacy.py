@@ -24,6 +24,10 @@ STRACE_MISSING = "install: apt-get install strace"
 # The name of a host is looked for here, and in a name service's socket, whatever protocol is then spoken.
 NAMES = ('"/etc/resolv.conf"', '"/etc/hosts"', "/nscd/", "/systemd/resolve", "htons(53)")
 LOOPBACK = ('inet_addr("127.', 'inet_pton(AF_INET6, "::1"')
+# A call that another thread's came between may have been refused: it counts as done.
+MADE = re.compile(
+    r'(?P<call>openat|creat|mkdirat|mkdir)\((?:AT_FDCWD, )?"(?P<path>[^"]*)"(?P<how>.*)(?: = \d+|<unfinished)'
+)
 # Python keeps what it compiled beside each module, ours or another's.
 NOBODYS = ("/dev/", "/proc/", "/sys/", "__pycache__")
 
@@ -79,14 +83,11 @@ def contacts(trace: list[str]) -> list[str]:
 def written(trace: list[str], fresh: Path) -> list[str]:
     """What was made or opened to be written outside of the outputs, the temporary folder and our cache."""
     ours = [str(fresh / "out"), str(fresh / "tmp"), str(fresh / "home" / ".cache" / "centerstream")]
-    made = (
-        re.search(r'(?:creat|mkdir|mkdirat|openat)\((?:AT_FDCWD, )?"([^"]*)"(.*)(?: = \d+|<unfinished)', line)
-        for line in trace
-    )
+    made = (MADE.search(line) for line in trace)
     paths = {
-        str(fresh / "out" / found[1])  # which leaves a whole path as it is
+        str(fresh / "out" / found["path"])  # which leaves a whole path as it is
         for found in made
-        if found and ("mkdir" in found[0] or "creat" in found[0] or re.search("O_WRONLY|O_RDWR", found[2]))
+        if found and (found["call"] != "openat" or re.search("O_WRONLY|O_RDWR", found["how"]))
     }
     return sorted(
         path
@@ -119,6 +120,13 @@ def test_a_first_start_that_measures_every_engine(fresh) -> None:
     assert_kept_to_itself(trace, fresh)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_network_that_is_compiled(fresh) -> None:
+    line = (CLIP, "--max-frames", 1, "--input", "64x64", "--engine", "compile", "--set", "run.start_seconds=600")
+    assert_kept_to_itself(trace_of(fresh, ROOT / "run_pipeline.py", *line), fresh)
+
+
 def test_a_training(fresh) -> None:
     data = [f"data.{name}={MINI / file}" for name, file in DATA.items()]
     small = ["model.input_size=64x64", "schedule.epochs=1", "loop.loaders=1", "loop.batch=4", "out=run"]
@@ -148,6 +156,7 @@ def test_the_looks_at_a_trace_see_what_they_are_for(fresh) -> None:
         '7 openat(AT_FDCWD, "/etc/resolv.conf", O_RDONLY|O_CLOEXEC) = 6',
         f'7 openat(AT_FDCWD, "{home}/intel/stats", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 4',
         f'7 openat(AT_FDCWD, "{home}/.cache/centerstream/a.onnx", O_WRONLY|O_CREAT|O_CLOEXEC, 0666) = 4',
+        '7 openat(AT_FDCWD, "/elsewhere/create_mkdir.py", O_RDONLY|O_CLOEXEC) = 4',
         '7 openat(AT_FDCWD, "here", O_RDWR|O_CREAT|O_CLOEXEC, 0666) = 4',
         f'7 mkdir("{home}/intel", 0777) = 0',
         f'7 mkdir("{home}/elsewhere", 0777) = -1 ENOENT (No such file or directory)',
