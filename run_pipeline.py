@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
 """Video in, tracked objects out: parse, load, build, run, report."""
 
+import _signal
 import os
-import signal
+
+if __name__ == "__main__":
+    # Whoever changes their mind in the first tenth of a second gets a quiet end, too, until the supervisor drains. Both
+    # modules are there when Python starts: whatever else is imported takes longer. A hang-up may be ignored, by nohup.
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, lambda *_: os._exit(130))
+
 import sys
 from pathlib import Path
 
-# Before the imports: Ctrl-C in the first tenth of a second is a quiet end too.
-signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+from configs import startup
 
 
 def main() -> int:
@@ -53,4 +60,4 @@ if __name__ == "__main__":
         import msgspec  # noqa: F401
     except ModuleNotFoundError:
         use_own_environment()
-    sys.exit(main())
+    startup.run(main)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import configs  # noqa: F401  how a process of ours starts
 from models.checkpoints import CheckpointError, Loaded, read_spec, save_checkpoint
 from models.spec import DEFAULT_MODEL, SPECS, ModelSpec
 

@@ -1,40 +1,69 @@
-"""A folder for what can be made again: exported networks, and which engine measured best. Knows not what it keeps."""
+"""A folder for what can be made again: exported networks, and which engine measured best. Knows not what it keeps.
 
-import os
-from collections.abc import Callable
+A file's name ends in the checksum of what is in it: neither can be there without the other. What a power loss or a bad
+disk has changed is not taken; it is made anew.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from models.files import whole_file
+from configs.folders import cache_dir
+from models.files import partial_file, put
 
 # An exported network can have 800 MB: the oldest go.
 MOST_FILES = 8
-
-
-def cache_dir() -> Path:
-    """`$CENTERSTREAM_CACHE`, or `centerstream` in the user's cache folder."""
-    if given := os.environ.get("CENTERSTREAM_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "centerstream"
+CHECKSUM_BYTES = 8
+# What is still not complete after so long was left by a process that was killed.
+ABANDONED_SECONDS = 3600.0
 
 
 def cached_file(name: str, make: Callable[[Path], None]) -> Path:
-    """The file `name` of the cache, made by `make(path)` when it is not there; complete or absent.
+    """A file for `name`, made by `make(path)` when there is none that is as it was made.
 
     The least lately used of its kind (suffix) go when there are more than `MOST_FILES`. Raises OSError where the folder
     cannot be written.
     """
     path = cache_dir() / name
-    if path.exists():
-        path.touch()
-        return path
+    for found in _of_this_name(path):
+        if found == _with_checksum(path, found):
+            with suppress(OSError):  # another user's, in a folder for several
+                found.touch()
+            return found
+        found.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with partial_file(path) as partial:
         make(partial)
+        path = _with_checksum(path, partial)
+        put(partial, path)
     _prune(path)
     return path
 
 
+def _of_this_name(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 2 * CHECKSUM_BYTES}{path.suffix}")
+
+
+def _with_checksum(path: Path, content: Path) -> Path:
+    """`path` with the checksum of what is in `content`."""
+    with content.open("rb") as file:
+        checksum = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=CHECKSUM_BYTES)).hexdigest()
+    return path.with_name(f"{path.stem}.{checksum}{path.suffix}")
+
+
 def _prune(newest: Path) -> None:
-    by_age = sorted(newest.parent.glob(f"*{newest.suffix}*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in by_age[MOST_FILES:]:
+    of_its_kind = {path: _used_at(path) for path in newest.parent.glob(f"*{newest.suffix}")}
+    partials = [path for path in of_its_kind if ".partial" in path.suffixes]
+    complete = sorted(of_its_kind.keys() - partials, key=of_its_kind.__getitem__, reverse=True)
+    abandoned = [path for path in partials if of_its_kind[path] < time.time() - ABANDONED_SECONDS]
+    for path in (*complete[MOST_FILES:], *abandoned):
         path.unlink(missing_ok=True)
+
+
+def _used_at(path: Path) -> float:
+    """In seconds since 1970; 0 where it has gone meanwhile."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0

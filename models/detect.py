@@ -10,7 +10,6 @@ import argparse
 import colorsys
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from configs import startup
 from models import DEFAULT_MODEL, list_models, load_model
 from models.command import exit_code
 from models.devices import choose_device
@@ -153,4 +153,4 @@ def class_colour(class_id: int) -> Colour:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -6,7 +6,6 @@ Knows no runtime that might load the file. Needs the packages onnx and onnxscrip
 
 import argparse
 import logging
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import torchvision.ops  # noqa: F401  puts its operators into torch.ops
 
+from configs import startup
 from models import DEFAULT_MODEL, load_model
 from models.command import exit_code
 from models.files import whole_file
@@ -107,4 +107,4 @@ def run(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all. Knows not what is in them."""
+"""Files that are there whole or not at all, also after a power loss. Knows not what is in them."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -12,9 +12,32 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     It has the suffix of `path`, and is this process's own.
     """
+    with partial_file(path) as partial:
+        yield partial
+        put(partial, path)
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """The same for a file that gets its name later, by `put`; without one it goes."""
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
-        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put(partial: Path, path: Path) -> None:
+    """`partial` becomes `path`, and the disk has what is in it first: a name alone would be an empty file."""
+    _to_disk(partial)
+    partial.replace(path)
+    with suppress(OSError):  # some file systems know no such thing for a folder
+        _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

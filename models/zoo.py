@@ -8,7 +8,6 @@ Sizes are counted on the networks themselves; accuracies and speeds are those th
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from configs import startup
+from configs.folders import home
 from models.build import build
 from models.checkpoints import CheckpointError
 from models.command import exit_code
@@ -77,8 +78,9 @@ ZOO: dict[str, PublicWeights] = {
 
 def weights_folders() -> list[Path]:
     """Where weights are looked for, in this order."""
-    given = os.environ.get("CENTERSTREAM_WEIGHTS")
-    return [WEIGHTS_DIR, *([Path(given)] if given else []), Path.home() / ".cache" / "centerstream" / "weights"]
+    given, own = os.environ.get("CENTERSTREAM_WEIGHTS"), home()
+    places = [Path(given) if given else None, own and own / ".cache" / "centerstream" / "weights"]
+    return [WEIGHTS_DIR, *filter(None, places)]
 
 
 def find_weights(name: str) -> Path | None:
@@ -226,4 +228,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

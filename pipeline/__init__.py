@@ -1,1 +1,3 @@
 """The running pipeline: decode, infer, postprocess, track and deliver as stages joined by bounded queues."""
+
+import configs  # noqa: F401  how a process of ours starts

@@ -18,6 +18,7 @@ from functools import partial
 
 import msgspec
 
+from configs import startup
 from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
 from pipeline.frame import NOT_ITS_OWN, Frame, Message, from_parts, to_parts
@@ -359,4 +360,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

@@ -27,6 +27,12 @@ GST_MISSING = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled kernels are kept between sessions, but not in the user's own cache."""
+    if config.cache:
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the runs of this session measure and export; the user's own cache is left alone."""

@@ -35,7 +35,7 @@ def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
     out, errors = io.StringIO(), io.StringIO()
     line = [*map(str, arguments), "--placement", "threads"]
     with _left_as_it_was(), mock.patch.object(sys, "argv", ["run_pipeline.py", *line]):
-        from run_pipeline import main  # it takes Ctrl-C for itself
+        from run_pipeline import main
 
         with redirect_stdout(out), redirect_stderr(errors):
             try:

@@ -1,10 +1,13 @@
 """Engines: every way of running a network gives the same heads, takes what the job said and nothing else, and `auto`
 takes what measured best."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,20 +192,52 @@ def test_auto_measures_once(shipped, cache) -> None:
     assert told == []
 
 
-def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ['{"eager": "fast"', '{"eager": 1.0, "warp": 1e9}', "", "\0" * 40],
+    ids=["cut", "unknown", "empty", "zeros"],
+)
+def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache, damage) -> None:
     job = Job(height=32, width=32)
     choose(shipped, job)
-    (newest,) = sorted(cache.glob("engines-*.json"), key=lambda path: path.stat().st_mtime)[-1:]
-    newest.write_text('{"eager": "fast"')
-    assert choose(shipped, job).images_per_second
-    assert json.loads(newest.read_text())["eager"] > 0
+    newest(cache.glob("engines-*.json")).write_text(damage)
+    choice = choose(shipped, job)
+    assert choice.images_per_second and "warp" not in choice.images_per_second
+    assert json.loads(newest(cache.glob("engines-*.json")).read_text()) == choice.images_per_second
 
 
-def test_without_a_cache_there_is_still_an_engine(shipped, tmp_path, monkeypatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CENTERSTREAM_CACHE", str(tmp_path / "file" / "folder"))
+def newest(paths) -> Path:
+    return max(paths, key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.skipif(not EXPORTING, reason="neither ONNX Runtime nor OpenVINO is installed")
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty"])
+def test_a_damaged_export_is_made_again(shipped, cache, damage) -> None:
+    job = Job(height=64, width=96)
+    expected = heads_of(create_engine("eager", shipped, job), noise(job))
+    create_engine(EXPORTING[0], shipped, job)
+    path = newest(cache.glob("*.onnx"))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {"zeroed": content[:middle] + bytes(2048) + content[middle + 2048 :], "cut": content[:middle], "empty": b""}[
+            damage
+        ]
+    )
+    for name in EXPORTING:
+        assert_same(heads_of(create_engine(name, shipped, job), noise(job)), expected)
+
+
+def test_without_a_cache_engines_are_measured_at_each_start(shipped, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CENTERSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr("models.cache.partial_file", no_space)
     choice = choose(shipped, Job(height=32, width=32))
-    assert choice.engine.name == "eager" and "cache cannot be written" in choice.problems[0]
+    assert choice.engine.name == "eager" and choice.images_per_second["eager"] > 0
+    assert any("each start measures: the cache cannot be written" in problem for problem in choice.problems)
+
+
+def no_space(path: Path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def test_every_engine_has_a_line_in_the_settings() -> None:

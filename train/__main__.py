@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from configs import startup
 from configs.reader import parse_assignment, read_settings
 from models.command import exit_code
 from models.memory import keep_freed_memory
@@ -59,4 +60,4 @@ def train(recipe: Recipe, resume: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

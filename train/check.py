@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from configs import startup
 from configs.reader import read_settings
 from models import DEFAULT_MODEL, SPECS, list_models
 from models.checkpoints import a_few, one_line
@@ -434,4 +435,4 @@ def _rgb(class_id: int) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from configs import startup
 from models import DEFAULT_MODEL, list_models, load_model
 from models.centernet import CenterNet
 from models.checkpoints import a_few
@@ -271,4 +272,4 @@ def percent(share: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from models.cache import cache_dir, cached_file
+from models.cache import cached_file
 from models.centernet import CenterNet
 from models.engines import available_engines, create_engine
 from models.engines.engine import Engine, EngineError, Job
@@ -49,7 +48,7 @@ def choose(network: CenterNet, job: Job, tell: Callable[[str], None] = lambda do
     engines: dict[str, Engine] = {}
     problems: list[str] = []
 
-    def measure_into(path: Path) -> None:
+    def measure_here() -> dict[str, float]:
         for name in names:
             tell(f"trying engine {name}")
             try:
@@ -57,17 +56,28 @@ def choose(network: CenterNet, job: Job, tell: Callable[[str], None] = lambda do
             except EngineError as error:
                 problems.append(str(error))
         tell(f"measuring {', '.join(engines)}")
-        path.write_text(json.dumps(measure(engines)))
+        return measure(engines)
 
-    file_name = f"{_key(network, job, names)}.json"
-    _forget_damaged(cache_dir() / file_name)
-    try:
-        speeds = _decode(cached_file(file_name, measure_into).read_bytes())
-    except OSError as error:
-        problems.append(f"engines were not measured: the cache cannot be written ({error})")
-        speeds = {}
+    speeds = _remembered(f"{_key(network, job, names)}.json", measure_here, problems.append)
     name = fastest(speeds)
     return Choice(engines.get(name) or create_engine(name, network, job), speeds, tuple(problems))
+
+
+def _remembered(
+    file_name: str, measure_here: Callable[[], dict[str, float]], lament: Callable[[str], None]
+) -> dict[str, float]:
+    """What was measured at an earlier start, or is now; `lament` hears why the next start will not know of it."""
+    measured: dict[str, float] = {}
+
+    def measure_into(path: Path) -> None:
+        measured.update(measure_here())
+        path.write_text(json.dumps(measured))
+
+    try:
+        return _decode(cached_file(file_name, measure_into).read_bytes())
+    except OSError as error:
+        lament(f"remembering which engine is fastest, so each start measures: the cache cannot be written ({error})")
+        return measured or measure_here()
 
 
 def fastest(images_per_second: dict[str, float]) -> str:
@@ -101,14 +111,6 @@ def _images_per_second(engine: Engine) -> float:
     with ThreadPoolExecutor(job.lanes) as lanes:
         runs = sum(lanes.map(work, range(job.lanes)))
     return runs * job.batch / (time.perf_counter() - started)
-
-
-def _forget_damaged(path: Path) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        try:
-            _decode(path.read_bytes())
-        except msgspec.MsgspecError:
-            path.unlink()
 
 
 def _key(network: CenterNet, job: Job, names: list[str]) -> str:
