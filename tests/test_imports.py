@@ -40,6 +40,7 @@ ALLOWED = [
     ("pipeline.supervisor", {"pipeline"}),
     ("pipeline.console", {"pipeline", "rich"}),
     ("pipeline.validate", {"pipeline"}),
+    ("pipeline.preflight", {"pipeline", "models"}),
     ("pipeline.cli", {"pipeline.config", "pipeline.errors", "pipeline.settings"}),
     ("pipeline", set()),
     ("models.kernels", {"models.kernels", "numba"}),
