@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Video in, tracked objects out: parse, load, build, run, report."""
+"""Video in, tracked objects out: parse, check, build, run, report."""
 
 import _signal
 import os
@@ -24,6 +24,9 @@ def main() -> int:
     cli.hide_secrets_from_process_list()
     try:
         command = cli.parse(sys.argv[1:])
+        from pipeline import preflight
+
+        preflight.check(command.settings)
         if command.validate:
             from pipeline.validate import validate
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import configs  # noqa: F401  how a process of ours starts
-from models.checkpoints import CheckpointError, Loaded, read_spec, save_checkpoint
-from models.spec import DEFAULT_MODEL, SPECS, ModelSpec
+from models.checkpoints import CheckpointError, Loaded, description, read_spec, save_checkpoint
+from models.spec import DEFAULT_MODEL, NUMBERED_CLASS, SPECS, ModelSpec
 
 if TYPE_CHECKING:
     from models.centernet import CenterNet
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
+    "NUMBERED_CLASS",
     "SPECS",
     "CheckpointError",
     "Loaded",
     "ModelSpec",
     "create_model",
+    "describe_weights",
     "list_models",
     "load_checkpoint",
     "load_model",
@@ -65,6 +67,21 @@ def load_model(name: str, weights: str | Path | None = None, num_classes: int | 
     from models import loading
 
     return loading.load_model(name, weights, num_classes)
+
+
+def describe_weights(name: str, weights: str | Path | None = None) -> ModelSpec | None:
+    """What the weights that `load_model` would take say about themselves, None where they say nothing.
+
+    Reads the head of the file and imports no torch. Raises as `load_model` does, for all that shows there.
+    """
+    _check(name, None)
+    from models.zoo import resolve_weights
+
+    path = resolve_weights(weights, name)
+    spec = description(path)
+    if spec and spec.name != name and spec.name in SPECS:
+        raise CheckpointError(f"{path}: looks like {spec.name}, and the model is {name}")
+    return spec
 
 
 def load_checkpoint(model: CenterNet, path: Path | str, allow_head_mismatch: bool = False) -> Loaded:

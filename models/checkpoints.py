@@ -63,13 +63,23 @@ def save_checkpoint(state_dict: dict[str, Tensor], path: Path | str, spec: Model
         partial.write_bytes(save(tensors, metadata={METADATA_KEY: spec.to_json()}))
 
 
+def description(path: Path) -> ModelSpec | None:
+    """What a file of weights says about itself, None where it says nothing. Raises CheckpointError for no such file.
+
+    Only the head of the file is read.
+    """
+    if file_format(path) != "safetensors":
+        return None
+    with _opened(path, "numpy") as file:
+        return _spec(path, file)
+
+
 def read_spec(path: Path | str) -> ModelSpec:
     """What a checkpoint says about itself. Raises CheckpointError where it is another's file and says nothing."""
     path = Path(path)
-    if file_format(path) != "safetensors":
+    spec = description(path)
+    if spec is None and file_format(path) != "safetensors":
         raise CheckpointError(f"{path}: a PyTorch file, which does not describe itself; load_model reads it")
-    with _opened(path, "numpy") as file:
-        spec = _spec(path, file)
     if spec is None:
         raise CheckpointError(
             f"{path}: safetensors, but not of CenterStream: no '{METADATA_KEY}' entry in its metadata"

@@ -12,6 +12,7 @@ import msgspec
 
 RESIZE_MODES = ("stretch", "letterbox")
 CHANNEL_ORDERS = ("rgb", "bgr")
+NUMBERED_CLASS = "class_"
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 COCO_CLASSES: tuple[str, ...] = tuple(
@@ -72,7 +73,8 @@ class ModelSpec:
         """The spec for another number of classes, named class_0, class_1, … until a checkpoint names them."""
         if num_classes == len(self.class_names):
             return self
-        return replace(self, class_names=tuple(f"class_{i}" for i in range(num_classes)), weights_file=None)
+        names = tuple(f"{NUMBERED_CLASS}{i}" for i in range(num_classes))
+        return replace(self, class_names=names, weights_file=None)
 
     def to_json(self) -> str:
         """One line that `from_json` reads; where the weights lie is left out."""

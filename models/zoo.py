@@ -15,12 +15,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from configs import startup
 from configs.folders import home
-from models.build import build
 from models.checkpoints import CheckpointError
 from models.command import exit_code
 from models.spec import SPECS, WEIGHTS_DIR
@@ -145,7 +141,11 @@ def count(model: str) -> tuple[int, int]:
     Two operations for each multiply-add of convolutions and matrix products; sampling, norms, activations and decoding
     are left out. Nothing is computed, only shapes.
     """
-    import torchvision.ops  # noqa: F401  brings the operator; slower to import than torch, and finding weights needs none
+    import torch  # slow, and finding weights needs none
+    import torchvision.ops  # noqa: F401  brings the operator
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from models.build import build
 
     spec, deformable = SPECS[model], {torch.ops.torchvision.deform_conv2d: _deform_conv_flop}
     with torch.device("meta"):

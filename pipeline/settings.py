@@ -87,6 +87,11 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
             counts = f"workers {self.workers} × threads {self.threads}"
             raise ValueError(f"{counts}: at most {MOST_THREADS_IN_ALL} threads in all")
 
+    def check_model(self, known: list[str]) -> None:
+        """Raises UsageError for a model that is none of the `known`."""
+        if self.model not in known:
+            raise UsageError(f"infer.model: got {self.model!r}, allowed is {' or '.join(known)}")
+
     def input_sides(self) -> tuple[int, int] | None:
         """Width and height of `input_size`."""
         if self.input_size is None:

@@ -1,17 +1,12 @@
-"""`--validate`: the configuration was read and is sound; does the source open? Runs no stage."""
+"""`--validate`: the configuration was read and checked; does the source open? Runs no stage."""
 
-from pathlib import Path
-
-from pipeline.errors import EXIT_DONE, UsageError
+from pipeline.errors import EXIT_DONE
 from pipeline.settings import Settings
 from pipeline.sources import SourceInfo, open_source
 
 
 def validate(settings: Settings) -> int:
-    """Print what each source is. Raises SourceError or UsageError for the first thing that is wrong."""
-    weights = Path(settings.infer.weights or "")
-    if weights.suffix and not weights.is_file():  # without a suffix it is a name, which the network's process knows
-        raise UsageError(f"infer.weights: no such file: {weights}")
+    """Print what each source is. Raises SourceError for the first that does not open."""
     for source_id, source_settings in settings.sources.items():
         with open_source(source_settings, source_id) as source:
             print(f"{source_id}: {describe(source.info)}")

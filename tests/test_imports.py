@@ -51,6 +51,7 @@ ALLOWED = [
     ("pipeline.supervisor", {"pipeline"}),
     ("pipeline.console", {"configs.uri", "pipeline", "rich"}),
     ("pipeline.validate", {"pipeline"}),
+    ("pipeline.preflight", {"pipeline", "configs.uri", "models"}),
     ("pipeline.cli", {"configs.uri", "pipeline.config", "pipeline.errors", "pipeline.settings"}),
     ("pipeline", set()),
     ("models.kernels", {"models.kernels", "numba"}),

@@ -144,7 +144,7 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, named, monkeypatch) -> None
     assert_wrong_use(run_here(*arguments), named)
 
 
-@pytest.mark.parametrize("name", ["not key=value", "an unknown class"])
+@pytest.mark.parametrize("name", ["not key=value", "a device that is not there"])
 def test_wrong_use_is_the_same_seen_by_the_command_or_in_a_stages_process(name) -> None:
     arguments, named = WRONG_USE[name]
     assert_wrong_use(run(*arguments), named)

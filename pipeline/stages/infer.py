@@ -137,8 +137,7 @@ def load_model(settings: InferSettings) -> tuple[CenterNet, str]:
 
     Raises UsageError for an unknown model and for weights that are not there, not readable or not for it.
     """
-    if settings.model not in models.SPECS:
-        raise UsageError(f"infer.model: got {settings.model!r}, allowed is {' or '.join(models.list_models())}")
+    settings.check_model(models.list_models())
     try:
         network = models.load_model(settings.model, settings.weights)
     except models.CheckpointError as error:
