@@ -26,7 +26,7 @@ def main() -> int:
         command = cli.parse(sys.argv[1:])
         from pipeline import preflight
 
-        preflight.check(command.settings)
+        preflight.check(command.settings, command.config)
         if command.validate:
             from pipeline.validate import validate
 

@@ -69,8 +69,8 @@ def load_model(name: str, weights: str | Path | None = None, num_classes: int | 
     return loading.load_model(name, weights, num_classes)
 
 
-def describe_weights(name: str, weights: str | Path | None = None) -> ModelSpec | None:
-    """What the weights that `load_model` would take say about themselves, None where they say nothing.
+def describe_weights(name: str, weights: str | Path | None = None) -> tuple[Path, ModelSpec | None]:
+    """The file of weights that `load_model` would take, and what it says about itself, None where it says nothing.
 
     Reads the head of the file and imports no torch. Raises as `load_model` does, for all that shows there.
     """
@@ -81,7 +81,7 @@ def describe_weights(name: str, weights: str | Path | None = None) -> ModelSpec 
     spec = description(path)
     if spec and spec.name != name and spec.name in SPECS:
         raise CheckpointError(f"{path}: looks like {spec.name}, and the model is {name}")
-    return spec
+    return path, spec
 
 
 def load_checkpoint(model: CenterNet, path: Path | str, allow_head_mismatch: bool = False) -> Loaded:

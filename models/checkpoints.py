@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
+from configs.uri import shown_text
 from models.files import whole_file
 from models.spec import ModelSpec
 
@@ -105,7 +106,7 @@ def file_format(path: Path) -> FileFormat:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{shown_text(str(path))}: cannot be read ({error.strerror})") from None
     if not start:
         raise CheckpointError(f"{path}: the file is empty (0 bytes)")
     if start[8:] == b"{":  # behind a length, whose first byte may be any

@@ -17,6 +17,7 @@ from typing import Any
 
 from configs import startup
 from configs.folders import home
+from configs.uri import shown_text
 from models.checkpoints import CheckpointError
 from models.command import exit_code
 from models.spec import SPECS, WEIGHTS_DIR
@@ -124,7 +125,7 @@ def _existing(path: Path) -> Path:
         path.stat()
     except FileNotFoundError:
         known = f"{', '.join(ZOO)} (looked for in {_one_of_the_folders()})"
-        raise CheckpointError(f"{path}: no such file, nor a name of known weights: {known}") from None
+        raise CheckpointError(f"{shown_text(str(path))}: no such file, nor a name of known weights: {known}") from None
     except OSError:
         pass  # whoever opens it will say why
     return path

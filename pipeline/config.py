@@ -1,13 +1,12 @@
 """Reads the settings of a run; every error is one line. Knows the shape of `pipeline.settings`, and no stage."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from configs import reader
 from configs.reader import ConfigError
 from pipeline.errors import UsageError
-from pipeline.settings import DeliverSettings, Settings
+from pipeline.settings import Settings
 
 
 def load_settings(path: str | None, assignments: Iterable[tuple[str, Any]]) -> Settings:
@@ -16,11 +15,9 @@ def load_settings(path: str | None, assignments: Iterable[tuple[str, Any]]) -> S
     Raises UsageError for a file that cannot be read, an unknown key, or a value of the wrong type or out of range.
     """
     try:
-        settings = reader.read_settings(Settings, path, assignments)
+        return reader.read_settings(Settings, path, assignments)
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    _check_folders(settings.deliver)
-    return settings
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -29,10 +26,3 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return reader.parse_assignment(text)
     except ConfigError as error:
         raise UsageError(str(error)) from None
-
-
-def _check_folders(deliver: DeliverSettings) -> None:
-    for key in ("video", "jsonl", "mot"):
-        path = getattr(deliver, key)
-        if path and path != "-" and not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"deliver.{key}: the folder of {path} does not exist; make it first")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from configs.startup import standard_output_is_closed
 from configs.uri import shown_text
 from pipeline.errors import OutputError, UsageError
 
@@ -18,29 +19,28 @@ _DESCRIPTOR = 1
 Identity: TypeAlias = tuple[int, int] | str
 
 
-def check_files(inputs: Mapping[str, Iterable[Path]], outputs: Mapping[str, str]) -> None:
-    """Paths by what they are ("the source", "deliver.jsonl"); an output of `-` is standard output.
+def check_outputs(outputs: Mapping[str, str]) -> dict[Identity, str]:
+    """Outputs by what they are ("deliver.jsonl"), a path or "-" each; the files they will be, with words for each.
 
-    Raises UsageError for one that is used twice, OutputError for an output that cannot be written.
+    Raises UsageError for a file that would be written twice, OutputError for one that cannot be written.
     """
     written: dict[Identity, str] = {}
     for name, target in outputs.items():
         _check_writable(name, target)
         identity = _identity(target)
-        if identity is None:
-            continue
         if identity in written:
-            raise UsageError(
-                f"{name}: {shown_text(target)} is the output of {written[identity]} too; give another file"
-            )
-        written[identity] = name
+            raise UsageError(f"{written[identity]} is the file of {name} too; give another file")
+        if identity is not None:
+            written[identity] = f"{name}: {shown_text(target)}"
+    return written
+
+
+def check_inputs(inputs: Mapping[str, Iterable[Path]], written: Mapping[Identity, str]) -> None:
+    """Inputs by what they are ("the source"). Raises UsageError for one that is among the `written`."""
     for name, paths in inputs.items():
         for path in paths if written else ():
-            output = written.get(_identity(path) or "")
-            if output:
-                raise UsageError(
-                    f"{output}: {shown_text(outputs[output])} is {name}, and would be overwritten; give another file"
-                )
+            if output := written.get(_identity(path) or ""):
+                raise UsageError(f"{output} is {name}, and would be overwritten; give another file")
 
 
 def _identity(path: str | Path) -> Identity | None:
@@ -56,6 +56,8 @@ def _identity(path: str | Path) -> Identity | None:
 
 def _check_writable(name: str, path: str) -> None:
     if path == STANDARD_OUTPUT:
+        if standard_output_is_closed():
+            raise OutputError(f"{name}: standard output is closed; give a file, or leave it open")
         return
     place = Path(path)
     try:

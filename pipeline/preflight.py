@@ -1,29 +1,49 @@
 """Is what was asked for there? Tells what can be told before anything slow is started: of the model, its weights and
-classes, then of the sources. The stages look again and have the last word. Opens no source and knows no torch.
+classes, of the outputs, then of the sources. The stages look again and have the last word. Opens nothing that may
+block, writes nothing, and knows no torch.
 """
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import models
 from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from pipeline.files import check_inputs, check_outputs
+from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import parse_address
 
 
-def check(settings: Settings) -> None:
-    """Raises UsageError, then SourceError, for the first thing that is wrong."""
+def check(settings: Settings, config: str | None = None) -> None:
+    """`config` is the file that the settings are from.
+
+    Raises UsageError, OutputError or SourceError for the first thing that is wrong.
+    """
     settings.infer.check_model(models.list_models())
-    settings.postprocess.class_ids(_class_names(settings))
+    weights, class_names = _weights(settings)
+    settings.postprocess.class_ids(class_names)
+    written = check_outputs({f"deliver.{key}": path for key, path in settings.deliver.files().items()})
+    check_inputs({"the configuration": [Path(config)] if config else [], "the weights": [weights]}, written)
     for source in settings.sources.values():
-        parse_address(source.uri)
+        check_inputs({"the source": _files(source)}, written)
 
 
-def _class_names(settings: Settings) -> tuple[str, ...]:
-    """Those that the network can have. Raises UsageError for weights that are none, or not for the model."""
+def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
+    """Their file, and the classes that the network can have.
+
+    Raises UsageError for weights that are none, or not for the model.
+    """
     try:
-        spec = models.describe_weights(settings.infer.model, settings.infer.weights)
+        path, spec = models.describe_weights(settings.infer.model, settings.infer.weights)
     except models.CheckpointError as error:
         raise UsageError(f"infer.weights: {error}") from None
     if spec:
-        return spec.class_names
+        return path, spec.class_names
     # Weights without names have the usual classes, or numbered ones: how many shows when they are loaded.
     numbered = (name for name in settings.postprocess.classes if name.startswith(models.NUMBERED_CLASS))
-    return models.SPECS[settings.infer.model].class_names + tuple(numbered)
+    return path, models.SPECS[settings.infer.model].class_names + tuple(numbered)
+
+
+def _files(source: SourceSettings) -> Iterable[Path]:
+    """What a source reads on this machine. Raises SourceError for an address that leads nowhere."""
+    address = parse_address(source.uri)
+    return [Path(source.uri.reveal())] if address.kind == "file" else address.image_paths

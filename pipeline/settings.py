@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr, replace
 
-from configs.uri import Uri
+from configs.uri import Uri, shown
 from pipeline.errors import UsageError
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -90,7 +90,7 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def check_model(self, known: list[str]) -> None:
         """Raises UsageError for a model that is none of the `known`."""
         if self.model not in known:
-            raise UsageError(f"infer.model: got {self.model!r}, allowed is {' or '.join(known)}")
+            raise UsageError(f"infer.model: got {shown(self.model)}, allowed is {' or '.join(known)}")
 
     def input_sides(self) -> tuple[int, int] | None:
         """Width and height of `input_size`."""
@@ -119,7 +119,7 @@ class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
         unknown = [name for name in self.classes if name not in class_names]
         if unknown:
             known = ", ".join(class_names)
-            raise UsageError(f"postprocess.classes: the model knows no {unknown[0]!r}; it knows {known}")
+            raise UsageError(f"postprocess.classes: the model knows no {shown(unknown[0])}; it knows {known}")
         wanted = self.classes or class_names
         return tuple(i for i, name in enumerate(class_names) if name in wanted)
 

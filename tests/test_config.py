@@ -66,7 +66,6 @@ WRONG = {
     "a key below a value": ("infer.model.x=1", "infer.model"),
     "no uri": ("sources.a={realtime: true}", "sources.a.uri: is required"),
     "a wrong video suffix": ("deliver.video=x.gif", "deliver.video: got 'x.gif', allowed is a path that ends in"),
-    "no such folder": ("deliver.jsonl=nowhere/x", "deliver.jsonl: the folder of nowhere/x does not exist"),
     "thresholds the wrong way round": ("track={low_score: 0.9}", "low_score 0.9 must not exceed"),
 }
 

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError, UsageError
-from pipeline.files import check_files
+from pipeline.files import check_inputs, check_outputs
+
+
+def check(inputs: dict[str, list[str]], outputs: dict[str, str]) -> None:
+    check_inputs({name: map(Path, paths) for name, paths in inputs.items()}, check_outputs(outputs))
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ GOOD = {
 
 @pytest.mark.parametrize(("inputs", "outputs"), GOOD.values(), ids=GOOD)
 def test_good_files(inputs, outputs, place) -> None:
-    check_files({name: map(Path, paths) for name, paths in inputs.items()}, outputs)
+    check(inputs, outputs)
     assert (place / "old.jsonl").read_bytes() == b"yesterday's"
 
 
@@ -47,19 +51,19 @@ CLASHES = {
     "the source by a symbolic link": ({"video": "link.mp4"}, "is the source"),
     "the source by a hard link": ({"jsonl": "hard.mp4"}, "is the source"),
     "the configuration": ({"mot": "old.jsonl"}, "mot: old.jsonl is the configuration"),
-    "one file twice": ({"jsonl": "old.jsonl", "mot": "old.jsonl"}, "is the output of jsonl too"),
-    "one new file twice": ({"jsonl": "new", "mot": "new"}, "is the output of jsonl too"),
-    "one new file by two names": ({"jsonl": "folder/new", "mot": "elsewhere/../folder/new"}, "of jsonl too"),
-    "one new file by a link to a folder": ({"jsonl": "folder/new", "mot": "elsewhere/new"}, "of jsonl too"),
-    "one new file by a link to it": ({"jsonl": "new.mp4", "video": "to-come.mp4"}, "is the output of jsonl too"),
-    "standard output twice": ({"jsonl": "-", "mot": "-"}, "is the output of jsonl too"),
+    "one file twice": ({"jsonl": "old.jsonl", "mot": "old.jsonl"}, "is the file of"),
+    "one new file twice": ({"jsonl": "new", "mot": "new"}, "is the file of"),
+    "one new file by two names": ({"jsonl": "folder/new", "mot": "elsewhere/../folder/new"}, "is the file of"),
+    "one new file by a link to a folder": ({"jsonl": "folder/new", "mot": "elsewhere/new"}, "is the file of"),
+    "one new file by a link to it": ({"jsonl": "new.mp4", "video": "to-come.mp4"}, "is the file of"),
+    "standard output twice": ({"jsonl": "-", "mot": "-"}, "is the file of"),
 }
 
 
 @pytest.mark.parametrize(("outputs", "message"), CLASHES.values(), ids=CLASHES)
 def test_a_file_with_two_uses_is_refused(outputs, message: str, place) -> None:
     with pytest.raises(UsageError, match=r"give another file$") as refused:
-        check_files({name: map(Path, paths) for name, paths in CLIP.items()}, outputs)
+        check(CLIP, outputs)
     assert message in str(refused.value)
 
 
@@ -74,5 +78,5 @@ UNWRITABLE = {
 @pytest.mark.parametrize(("path", "kind", "message"), UNWRITABLE.values(), ids=UNWRITABLE)
 def test_what_cannot_be_written_is_told_at_once(path: str, kind: type[Exception], message: str, place) -> None:
     with pytest.raises(kind) as refused:
-        check_files({}, {"jsonl": path})
+        check({}, {"jsonl": path})
     assert message in str(refused.value) and len(str(refused.value)) < 400

@@ -69,7 +69,7 @@ def test_a_source_or_configuration_is_never_overwritten(tmp_path, monkeypatch) -
 
 def test_two_outputs_on_one_file_are_refused(tmp_path) -> None:
     done = run_here(CLIP, "--jsonl", tmp_path / "F", "--mot", tmp_path / "F")
-    assert done.returncode == 2 and "the output of" in done.stderr
+    assert done.returncode == 2 and "give another file" in done.stderr
 
 
 def test_an_old_result_is_replaced_once_there_are_frames(results) -> None:
