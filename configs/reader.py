@@ -13,7 +13,7 @@ import msgspec
 
 from configs import plainyaml
 from configs.plainyaml import DEEPEST, Unreadable
-from configs.uri import shown, shown_text
+from configs.uri import looks_like_an_address, shown, shown_text
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -38,8 +38,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """`infer.score_threshold=0.4` as ("infer.score_threshold", 0.4); the value is read as YAML."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
-    if not equals or not all(parts) or len(parts) > DEEPEST:
+    if not equals or not all(map(_KEY.fullmatch, parts)) or len(parts) > DEEPEST:
         raise ConfigError(f"--set {shown(text)}: give it as key=value, for example --set infer.score_threshold=0.4")
+    if looks_like_an_address(value) and not value.lstrip().startswith(tuple("[{'\"")):
+        return key.strip(), value  # as it is: to YAML a colon and a space, or a #, would end it
     try:
         return key.strip(), plainyaml.parse(value)
     except Unreadable as error:
@@ -50,7 +52,9 @@ def check(kind: type[T], tree: Tree) -> T:
     """`tree` as a `kind`. Raises ConfigError that names the key, the value given and what is allowed."""
     for key, text in _texts(tree):
         if odd := _ODD_CHARACTERS.search(text):
-            raise ConfigError(f"{shown_text(key)}: holds the character U+{ord(odd[0]):04X}; leave it out")
+            raise ConfigError(
+                f"{shown_text(key)}: holds the character U+{ord(odd[0]):04X}; leave it out, in an address encode it"
+            )
     try:
         return msgspec.convert(tree, kind, dec_hook=_from_text)
     except msgspec.ValidationError as error:
@@ -64,6 +68,8 @@ def _from_text(kind: type, value: Any) -> Any:
     return kind(value)
 
 
+# Of an assignment; what else stands before = may be half of an address with a password.
+_KEY = re.compile(r"[\w -]+")
 # No name, path or URL has them; and half a character cannot be told to another process.
 _ODD_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 

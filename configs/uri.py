@@ -16,7 +16,8 @@ LONGEST_SHOWN = 200
 LONGEST_NAME = 64
 
 _NETWORK = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
-_LAST_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+# One slash too: of two in a row a path has one
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+(?:%25[\w.-]+)?\])(:\d{1,5})?")
 # Kept in a user and password as they are: RFC 3986, section 3.2.1; a % only where it begins a code
 _TO_ENCODE = re.compile(r"%(?![0-9a-fA-F]{2})|[^\w!$&'()*+,;=:.~%-]", re.ASCII)
@@ -81,16 +82,16 @@ class Uri:
 
 def shown(value: Any) -> str:
     """Any value that a user gave, as an error may show it: in quotes if it is text, on one line, not too long, and
-    without what may be a secret. Containers are shown by what they hold."""
+    without what may be a secret."""
     match value:
         case Uri():
             return repr(value.shown)
         case str():
             return f"'{shown_text(value)}'"
         case dict():
-            return _cut("{" + ", ".join(f"{shown(key)}: {shown(item)}" for key, item in _first(value.items())) + "}")
+            return f"{{{HIDDEN}}}"  # to YAML an address with a space in its password is a mapping
         case list() | tuple():
-            return _cut("[" + ", ".join(map(shown, _first(value))) + "]")
+            return f"[{HIDDEN}]"
         case None | True | False:
             return str(value).lower() if value is not None else "null"  # as YAML writes them
     return _cut(repr(value))
@@ -102,8 +103,13 @@ def shown_text(text: str) -> str:
     return _show_network(network) if network else _show_path(text)
 
 
-def _first(items: Any) -> list[Any]:
-    return list(items)[:LONGEST_SHOWN]
+def looks_like_an_address(text: str) -> bool:
+    """Whether a part of it may be a secret."""
+    return bool(_read_network(text)) or _is_hidden(text)
+
+
+def _is_hidden(text: str) -> bool:
+    return _show_path(text) != _cut(printable(text))
 
 
 def _read_network(text: str) -> Network | None:
@@ -137,8 +143,8 @@ def _show_network(network: Network) -> str:
 
 def _show_path(text: str) -> str:
     """A path is shown as it is, unless it looks like an address that went wrong: user:password@host, a?token=b."""
-    if scheme := _LAST_SCHEME.search(text):
-        return f"{HIDDEN}{scheme[0]}{HIDDEN}"
+    if _SCHEME.search(text):
+        return f"{HIDDEN}://{HIDDEN}"
     before, at, _ = text.rpartition("@")
     if at and ":" in before:
         return f"***@{HIDDEN}"
@@ -167,7 +173,7 @@ def _name(text: str, network: Network | None) -> str:
         words = network.host.strip("[]") if safe else network.scheme
     elif text.startswith(_PATTERN):
         words = re.match(r"\w*", text.removeprefix(_PATTERN))[0]  # type: ignore[index]  # \w* always matches
-    elif _show_path(text) != _cut(printable(text)):
+    elif _is_hidden(text):
         words = ""
     else:
         words = PurePath(text).stem or PurePath(text).name

@@ -112,11 +112,11 @@ def validate_here(arguments: list[object]) -> tuple[int, str]:
 @given(addresses(), st.sampled_from(list(PLACES)))
 def test_nothing_secret_is_told_and_there_is_no_traceback(uri: str, place: str) -> None:
     code, told = validate_here(PLACES[place](uri))
-    assert code in (2, 3), told
+    assert code in (0, 2, 3), told  # 0: rtsp:a:b@c.mp4 is a name that a new file may have
     assert not [secret for secret in SECRETS if secret in told], told
     assert "Traceback" not in told and "CenterStream's own" not in told
     errors = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, told
+    assert len(errors) == (1 if code else 0), told
 
 
 YAMLS = {
@@ -142,19 +142,20 @@ def test_nothing_secret_in_a_file_is_told(uri: str, place: str) -> None:
     assert "Traceback" not in told and "CenterStream's own" not in told
 
 
-HARD = [
-    f"rtsp://{USER}:{PASSWORD}@127.0.0.1:1/{TOKEN}?{TOKEN}",
-    f"rtsp://{USER}:a {PASSWORD}'\"[b]\n@127.0.0.1:1/{TOKEN}",
-    f"http://{USER}:{PASSWORD}%2F@127.0.0.1:1/{TOKEN}",
-    f"rtsp://{USER}:{PASSWORD}/x@127.0.0.1:1/1",
-]
+HARD = {
+    f"rtsp://{USER}:{PASSWORD}@127.0.0.1:1/{TOKEN}?{TOKEN}": 3,
+    f"rtsp://{USER}:a {PASSWORD}'\"[b]@127.0.0.1:1/{TOKEN}": 3,
+    f"http://{USER}:{PASSWORD}%2F@127.0.0.1:1/{TOKEN}": 3,
+    f"rtsp://{USER}:{PASSWORD}/x@127.0.0.1:1/1": 3,
+    f"rtsp://{USER}:{PASSWORD}\n@127.0.0.1:1/{TOKEN}": 2,
+}
 
 
-@pytest.mark.parametrize("uri", HARD)
-def test_a_real_run_tells_nothing_secret(uri: str, tmp_path) -> None:
+@pytest.mark.parametrize(("uri", "code"), HARD.items(), ids=range(len(HARD)))
+def test_a_real_run_tells_nothing_secret(uri: str, code: int, tmp_path) -> None:
     """Its stages are processes of their own, and libraries write past Python."""
     done = run(uri, "--jsonl", tmp_path / "o.jsonl", "--verbose", "--set", "infer.engine=eager")
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == code, done.stderr
     told = done.stdout + done.stderr
     assert not [secret for secret in SECRETS if secret in told] and "Traceback" not in told, told
 
