@@ -37,6 +37,7 @@ class RunState:
     lost         how frames came to be lost that no stage could account for, when it is over
     problems     what went wrong, in order; the first decides the exit code
     interrupted  the user stopped it
+    endless      no source has an end as far as its address tells; once opened, its stream knows better
     """
 
     statuses: dict[str, str] = field(default_factory=lambda: dict.fromkeys(CHAIN, "starting"))
@@ -44,6 +45,7 @@ class RunState:
     model: ModelCard | None = None
     problems: list[CenterStreamError] = field(default_factory=list)
     interrupted: bool = False
+    endless: bool = False
     lost: str | None = None
     launched_at: float = 0.0
     started_at: float | None = None
@@ -79,9 +81,9 @@ class RunState:
     def exit_code(self) -> int:
         """As documented for the command: 0 done, 130 stopped before the end of a file, else that of the first problem.
 
-        A live source has no end, so stopping one is how it is done.
+        A live source has no end, so stopping one is how it is done, also while it is being opened.
         """
         if self.problems:
             return self.problems[0].exit_code
-        endless = bool(self.streams) and all(stream.is_live for stream in self.streams.values())
+        endless = all(stream.is_live for stream in self.streams.values()) if self.streams else self.endless
         return EXIT_INTERRUPTED if self.interrupted and not endless else EXIT_DONE
