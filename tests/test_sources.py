@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.messages import EndOfStream, encode
 from pipeline.pixels import PixelConverter
-from pipeline.sources import CapturedFrame, LeftOut, SourceSettings, images, late, open_source
+from pipeline.sources import CapturedFrame, LeftOut, SourceSettings, images, late, open_source, video
 from tests import media
 from tests.reading import luma, never, read
 
@@ -338,6 +338,19 @@ def test_realtime_leaves_out_what_is_late_up_to_a_key_frame(tmp_path: Path, monk
     )
     # Without a limit the last would be 4 seconds old.
     assert taken[-1][1] < 2 and max(age for _, age in taken) < 2
+
+
+def test_what_realtime_leaves_out_is_no_leap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(video, "JUMP_SECONDS", 0.3)
+    options = {"g": "40", "keyint_min": "40", "sc_threshold": "0", "bf": "0"}
+    path = media.write_video(tmp_path / "a.ts", media.noise(120, 64, 48), time_base=Fraction(1, 60), options=options)
+    with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
+        taken = slowly(source, 0.05)
+    assert any(isinstance(frame, LeftOut) for frame, _ in taken)
+    for number, (frame, _) in enumerate(taken):
+        assert frame.pts_seconds == pytest.approx(number / 60, abs=0.02)
+    assert source.repaired_times == 0
 
 
 def test_realtime_goes_on_at_last_where_no_key_frame_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ class VideoSource(Source):
         self._packet_clock = self._new_clock(rate, None)  # in the order of decoding
         self._late = Lateness()
         self._in_gap = False
+        self._left_out_seconds = 0.0
         self._last_captured_ns: int | None = None
         deadline = time.monotonic() + KEY_FRAME_SECONDS
         self._stopped = lambda: stopped() or (reader.is_live and time.monotonic() > deadline)
@@ -148,6 +149,7 @@ class VideoSource(Source):
             seconds = self._clock.end_seconds if packet is None else self._packet_clock.seconds(dts_seconds(packet))
             if packet is None or self._late.leaves_out(self._pace.behind_seconds(seconds), packet.is_keyframe):
                 yield from self._begin_gap()
+                self._left_out_seconds = max(0.0, seconds - self._clock.end_seconds)
                 yield LeftOut(seconds)
             else:
                 self._in_gap = False
@@ -189,9 +191,12 @@ class VideoSource(Source):
         return None if frame.pts is None else float(frame.pts * self._time_base)
 
     def _passed_seconds(self, stamp: Stamp) -> float:
-        """Since the frame before, where frames come by themselves; a file is read as fast as it can be."""
+        """Since the frame before: by its arrival, or by what was left out of a file, which is no leap of its clock."""
+        left_out_seconds, self._left_out_seconds = self._left_out_seconds, 0.0
         last_ns, self._last_captured_ns = self._last_captured_ns, stamp.captured_ns
-        return max(0.0, (stamp.captured_ns - last_ns) / 1e9) if self._reader.is_live and last_ns else 0.0
+        if not self._reader.is_live:
+            return left_out_seconds
+        return 0.0 if last_ns is None else max(0.0, (stamp.captured_ns - last_ns) / 1e9)
 
     def _live_failure(self) -> str:
         return self._reader.failure or "the server or camera ended the stream"
