@@ -1,10 +1,12 @@
-"""Time stamps of every bad kind, and packets that come when they like: the clocks alone, without a video."""
+"""Time stamps of every bad kind, packets that come when they like, and what is too late: all without a video."""
 
 import itertools
 
 import pytest
 
+from pipeline.sources import late
 from pipeline.sources.clock import Arrivals, Clock
+from pipeline.sources.late import Lateness
 
 PERIOD = 0.1
 
@@ -82,3 +84,26 @@ def test_a_packet_came_when_it_was_due_where_it_was_held_back(
 def test_a_slower_clock_of_a_camera_is_not_late() -> None:
     moments = arrivals(*[(n * 0.999, float(n)) for n in range(5000)])
     assert all(b - a == pytest.approx(1) for a, b in itertools.pairwise(moments))
+
+
+# (seconds behind, whether it is a key frame) → whether it is left out
+LATE: dict[str, list[tuple[float, bool, bool]]] = {
+    "in time": [(0.0, True, False), (1.9, False, False), (1.9, True, False)],
+    "late": [(0.0, True, False), (2.1, False, True), (0.1, False, True), (0.1, True, False), (0.1, False, False)],
+    "a late key frame": [(2.1, True, True), (0.0, True, False)],
+    "a key frame that is late soon": [(2.1, False, True), (1.9, True, True), (0.4, True, False)],
+}
+
+
+@pytest.mark.parametrize("frames", LATE.values(), ids=LATE)
+def test_a_gap_begins_with_what_is_late_and_ends_at_a_fresh_key_frame(frames: list[tuple[float, bool, bool]]) -> None:
+    lateness = Lateness()
+    for behind_seconds, is_key_frame, left_out in frames:
+        assert lateness.leaves_out(behind_seconds, is_key_frame) == left_out
+
+
+def test_a_gap_ends_at_last_without_a_key_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "KEY_FRAME_SECONDS", -1.0)
+    lateness = Lateness()
+    assert lateness.leaves_out(2.1, False)
+    assert not lateness.leaves_out(0.0, False)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 LATE_SECONDS = 2.0  # what is later is left out
+FRESH_SECONDS = 0.5  # what ends a gap is no later, else the next gap would follow at once
 KEY_FRAME_SECONDS = 20.0  # no source is waited for longer than this to send a key frame
 
 
@@ -12,7 +13,7 @@ class LeftOut:
     """A frame that came too late to be decoded, in its place among the others. `pts_seconds` is about its time."""
 
     pts_seconds: float
-    reason: str = f"more than {LATE_SECONDS:g} s late, or before the next key frame after one that was"
+    reason: str = f"more than {LATE_SECONDS:g} s late, or before the next fresh key frame"
 
 
 def is_late(behind_seconds: float) -> bool:
@@ -21,7 +22,7 @@ def is_late(behind_seconds: float) -> bool:
 
 
 class Lateness:
-    """Which coded frames are left out: those that are late, and those after them up to a key frame that is not.
+    """Which coded frames are left out: those that are late, and those after them up to a fresh key frame.
 
     A stream with hardly any key frames goes on after KEY_FRAME_SECONDS without one. Its decoder gives nothing until it
     has recovered, and damaged pictures for a while, which is better than nothing for the rest of the stream.
@@ -40,7 +41,9 @@ class Lateness:
         if is_late(behind_seconds):
             self.fall_behind()
             return True
-        if is_key_frame or (self._key_frame_deadline and time.monotonic() > self._key_frame_deadline):
+        if self._key_frame_deadline is None:
+            return False
+        if (is_key_frame and behind_seconds <= FRESH_SECONDS) or time.monotonic() > self._key_frame_deadline:
             self._key_frame_deadline = None
         return self._key_frame_deadline is not None
 
