@@ -155,10 +155,14 @@ def _show_path(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line and in UTF-8: other letters, such as line ends and bytes of a file name, as backslash codes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    """On one line and in UTF-8: line ends and the like, and bytes of a file name that are no text, as backslash codes."""
+    return "".join(letter if letter.isprintable() else _code(letter) for letter in text)
+
+
+def _code(letter: str) -> str:
+    if 0xDC80 <= ord(letter) <= 0xDCFF:  # how Python holds a byte that is no text: PEP 383
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def _cut(text: str) -> str:

@@ -1,11 +1,12 @@
 """The command line: each option is a short name for a key of the configuration. Imports nothing slow."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from configs.uri import Uri, shown, shown_text
+from configs.uri import HIDDEN, Uri, shown, shown_text
 from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
@@ -104,7 +105,8 @@ def _read_line(arguments: list[str]) -> argparse.Namespace:
     given, surplus = _parser().parse_known_args(arguments)
     unknown = [word.partition("=")[0] for word in surplus if word.startswith("-")]
     if unknown:
-        raise UsageError(f"there is no option {shown_text(unknown[0])}; --help lists them")
+        option = unknown[0] if re.fullmatch(r"[\w-]+", unknown[0]) else HIDDEN
+        raise UsageError(f"there is no option {option}; --help lists them")
     if surplus:
         raise UsageError(f"give one source; what is {shown(surplus[0])}? (--help lists the options)")
     return given

@@ -1,6 +1,7 @@
 """What travels between stages, and between a stage and the supervisor: typed headers, MessagePack on the wire.
 
-On the data path, per source and in this order: one `StreamStart`, a `FrameHeader` for each frame, one `EndOfStream`.
+On the data path, per source and in this order: one `StreamStart`, a `FrameHeader` for each frame, one `EndOfStream`;
+nothing at all of a source that was never opened.
 On the control path: a worker sends `Ready`, `Report`s, and `Finished` or `Failed`; it is told `Start` and `Stop`.
 
 Decoding is strict: a message of another shape raises `msgspec.ValidationError`; nothing in it can run.
@@ -63,7 +64,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
 
     seq            gapless per source, from 0
     pts_seconds    the source's own time
-    captured_ns    monotonic, when the demuxer handed out the packet; `captured_unix` is the wall clock then
+    captured_ns    monotonic, when the frame's packet came, or the frame was due; `captured_unix` is the wall clock then
     width, height  of the upright source picture in pixels
     failure        why there is no result for this frame; None is "so far so good", never "nothing seen"
     leases         the slots this frame holds

@@ -39,6 +39,7 @@ class RunState:
     problems     what went wrong, in order; the first decides the exit code
     interrupted  the user stopped it
     tally        what the supervisor met more than once and warns of, with its count
+    endless      no source has an end as far as its address tells; once opened, its stream knows better
     """
 
     statuses: dict[str, str] = field(default_factory=lambda: dict.fromkeys(CHAIN, "starting"))
@@ -47,6 +48,7 @@ class RunState:
     problems: list[CenterStreamError] = field(default_factory=list)
     interrupted: bool = False
     tally: dict[str, int] = field(default_factory=dict)
+    endless: bool = False
     lost: str | None = None
     launched_at: float = 0.0
     started_at: float | None = None
@@ -89,9 +91,9 @@ class RunState:
     def exit_code(self) -> int:
         """As documented for the command: 0 done, 130 stopped before the end of a file, else that of the first problem.
 
-        A live source has no end, so stopping one is how it is done.
+        A live source has no end, so stopping one is how it is done, also while it is being opened.
         """
         if self.problems:
             return self.problems[0].exit_code
-        endless = bool(self.streams) and all(stream.is_live for stream in self.streams.values())
+        endless = all(stream.is_live for stream in self.streams.values()) if self.streams else self.endless
         return EXIT_INTERRUPTED if self.interrupted and not endless else EXIT_DONE

@@ -23,6 +23,7 @@ from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, S
 from pipeline.runstate import RunState
 from pipeline.settings import LARGEST_INPUT_SIDE, Settings
 from pipeline.sharedmem import PoolSpec, create_pool
+from pipeline.sources import has_no_end
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
 from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Transport
 from pipeline.worker import WorkerSpec, stranger_line
@@ -176,6 +177,8 @@ class Supervisor:
         self._finished.add(stage)
         self.state.statuses[stage] = "finished"
         self.state.reports[stage] = word.report
+        if stage == CHAIN[0] and not word.report.streams:
+            self._tell(Stop(), CHAIN)  # nothing was opened, so no end of a stream is on its way to the others
         if word.exit_code:
             self.state.problems.append(_error(word.exit_code, word.problem))
 
@@ -232,6 +235,7 @@ class Supervisor:
         """Take no more frames; the ends of the streams then flow through all stages."""
         if not self._stopping:
             self._stopping = True
+            self.state.endless = all(map(has_no_end, self._settings.sources.values()))
             self._deadline = min(self._deadline, time.monotonic() + self._settings.run.drain_seconds)
             self._tell(Stop(), CHAIN[:1])
 

@@ -1,5 +1,7 @@
 """Makes the odd videos of the tests with PyAV (any codec, size, format, time stamps, rotation), and damages them."""
 
+import struct
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -83,6 +85,32 @@ def turn(path: Path, degrees_clockwise: int) -> Path:
     track_header = data.index(b"tkhd")
     at = data.index(before, track_header)
     path.write_bytes(data[:at] + after + data[at + len(after) :])
+    return path
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """One file after the other, as `cat` does it."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def stand_still(path: Path, source: Path) -> Path:
+    """The video of `source` with all its time stamps 0."""
+    with av.open(str(source)) as whole, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream, packet.pts, packet.dts = stream, 0, 0
+                container.mux(packet)
+    return path
+
+
+def claim_size(path: Path, width: int, height: int) -> Path:
+    """Let a PNG say that it has another size."""
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
     return path
 
 

@@ -1,10 +1,22 @@
 """A real camera on a real network protocol: the whole command on an RTSP server, over TCP and UDP."""
 
 import signal
+import socket
 
 import pytest
 
-from tests.harness import CLIP, Leftovers, finish, json_lines, run, run_here, start, wait_until
+from tests.harness import (
+    CLIP,
+    STAGES,
+    Leftovers,
+    finish,
+    json_lines,
+    run,
+    run_here,
+    stage_pids,
+    start,
+    wait_until,
+)
 
 CLIP_FRAMES = 130
 
@@ -82,6 +94,42 @@ def test_a_camera_that_freezes_is_noticed(play_server, tmp_path) -> None:
     server.freeze()
     code, errors = finish(process)
     assert code == 3 and "1.5 s" in errors, errors
+
+
+@pytest.fixture
+def silent_server():
+    """Accepts connections and never says a word; `accept` waits for one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        yield listener
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_a_camera_is_being_opened_is_a_normal_end(silent_server, number, tmp_path) -> None:
+    leftovers = Leftovers()
+    url = f"rtsp://127.0.0.1:{silent_server.getsockname()[1]}/a"
+    process = start(url, "--set", "sources.127-0-0-1-a.open_timeout_seconds=100", "--jsonl", tmp_path / "r.jsonl")
+    connection, _ = silent_server.accept()
+    pids = stage_pids(process.pid)
+    process.send_signal(number)
+    code, errors = finish(process, seconds=20)
+    connection.close()
+    assert code == 0 and "stopped on request" in errors, errors
+    assert "error" not in errors and "Traceback" not in errors, errors
+    leftovers.assert_none(pids, seconds=5)
+
+
+def test_a_stop_before_a_camera_is_opened_is_a_normal_end() -> None:
+    process = start("rtsp://192.0.2.1/a")
+    wait_until(lambda: set(stage_pids(process.pid)) == set(STAGES), what="workers")
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "stopped on request\n")
+
+
+def test_a_camera_that_cannot_be_opened_still_ends_in_an_error(silent_server) -> None:
+    url = f"rtsp://127.0.0.1:{silent_server.getsockname()[1]}/a"
+    done = run(url, "--set", "sources.127-0-0-1-a.open_timeout_seconds=0.5")
+    assert done.returncode == 3 and "did not answer within 0.5 s" in done.stderr
 
 
 def test_ctrl_c_on_a_camera_is_a_normal_end(play_server, tmp_path) -> None:

@@ -301,6 +301,14 @@ def test_times_that_stand_still_or_go_back_go_on_one_frame_later(tmp_path: Path)
     assert [seconds for seconds, _ in read(path)] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.401], abs=0.0006)
 
 
+@pytest.mark.parametrize(("suffix", "hours"), [(".mp4", 6), (".mov", 6), (".mkv", 30)])
+def test_times_after_a_gap_of_a_day_are_all_there(tmp_path: Path, suffix: str, hours: int) -> None:
+    path = tmp_path / f"out{suffix}"
+    record(path, [picture(n) for n in range(4)], [0.0, 0.1, 0.1 + 30 * 3600, 0.2 + 30 * 3600], rate=10)
+    after = 0.1 + hours * 3600
+    assert [seconds for seconds, _ in read(path)] == pytest.approx([0.0, 0.1, after, after + 0.1], abs=0.0006)
+
+
 def test_frames_without_a_picture_are_left_out_and_failed_ones_are_not(tmp_path: Path) -> None:
     sink = VideoSink(str(tmp_path / "out.mp4"))
     sink.write(result(), picture(0))

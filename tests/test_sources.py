@@ -1,6 +1,7 @@
 """Every kind of source: what can be opened, what comes out, how it ends, and what a person is told when it cannot."""
 
 import itertools
+import os
 import socket
 import threading
 import time
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SourceError
+from pipeline.messages import EndOfStream, encode
 from pipeline.pixels import PixelConverter
-from pipeline.sources import CapturedFrame, SourceSettings, open_source
+from pipeline.sources import CapturedFrame, LeftOut, SourceSettings, images, late, open_source, video
 from tests import media
 from tests.reading import luma, never, read
 
@@ -58,7 +60,10 @@ BAD_SOURCES: dict[str, tuple[Maker, str]] = {
     "an empty folder": (str, "no images there"),
     "a folder without pictures": (folder_without_pictures, "no images there"),
     "a glob that matches nothing": (lambda folder: str(folder / "*.jpg"), "no images there"),
-    "a folder of damaged pictures": (damaged_picture, "none of its 1 images can be read"),
+    "a folder of damaged pictures": (
+        damaged_picture,
+        "none of its 1 images can be read, first a.jpg: it is cut off, damaged or no picture",
+    ),
     "zero bytes": (written("a.mp4", b""), "is not a video that can be read"),
     "a text named .mp4": (written("a.mp4", b"hello, I am a text\n" * 99), "is not a video that can be read"),
     "the start of an MP4 and no more": (
@@ -147,9 +152,7 @@ def test_a_turned_video_is_set_upright(degrees: int, tmp_path: Path) -> None:
 def test_frames_carry_their_own_size_when_it_changes(tmp_path: Path) -> None:
     sizes = [(64, 48), (96, 80)]
     parts = [media.write_video(tmp_path / f"{w}.h264", media.noise(5, w, h)) for w, h in sizes]
-    both = tmp_path / "both.h264"
-    both.write_bytes(b"".join(part.read_bytes() for part in parts))
-    frames, failure = read(both)
+    frames, failure = read(media.join(tmp_path / "both.h264", *parts))
     assert [(f.width, f.height) for f in frames] == [sizes[0]] * 5 + [sizes[1]] * 5
     assert failure is None
 
@@ -177,6 +180,68 @@ def test_time_goes_on_where_the_file_starts_its_clock_again(tmp_path: Path) -> N
     assert len(seconds) == 60
     assert seconds == sorted(seconds)
     assert seconds[-1] == pytest.approx(5.9)
+
+
+def stream_from(path: Path, start: int) -> Path:
+    """50 frames at 10 a second, of which the first has the time stamp `start` tenths of a second."""
+    pts = range(start, start + 50)
+    options = {"mpegts_copyts": "1"}  # else the muxer would count from 0
+    return media.write_video(path, media.noise(50, 64, 48), pts=pts, options={"bf": "0"}, container_options=options)
+
+
+LEAPS = {
+    "forwards": (0, 300),
+    "a day forwards": (0, 953_000),
+    "backwards by half a second": (0, 45),
+    "backwards by two seconds": (0, 30),
+    "to the same times": (0, 0),
+    "to 0, which FFmpeg takes for a counter that ran over": (1000, 0),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), LEAPS.values(), ids=LEAPS)
+def test_joined_streams_go_on_where_the_first_ended(first: int, second: int, tmp_path: Path) -> None:
+    parts = [stream_from(tmp_path / f"{n}.ts", start) for n, start in enumerate((first, second))]
+    with open_source(SourceSettings(uri=str(media.join(tmp_path / "both.ts", *parts))), "test") as source:
+        seconds = [frame.pts_seconds for frame in source.frames(never)]
+    assert len(seconds) == 100
+    assert all(0 < after - before < 0.15 for before, after in itertools.pairwise(seconds))
+    assert 9.5 < seconds[-1] < 9.95
+    assert 1 <= source.repaired_times <= 2
+    assert "it ends at" not in (source.failure or "")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_time_stamps_that_stand_still_are_one_period_apart(name: str, tmp_path: Path) -> None:
+    whole = media.write_video(tmp_path / "whole.mkv", media.noise(12, 64, 48), options={"bf": "0"})
+    with open_source(SourceSettings(uri=str(media.stand_still(tmp_path / name, whole))), "test") as source:
+        period_seconds = 1 / (source.info.frames_per_second or 25)
+        seconds = [frame.pts_seconds for frame in source.frames(never)]
+    assert len(set(seconds)) == 12
+    assert seconds[-1] == pytest.approx(10 * period_seconds, abs=0.002)
+    assert source.repaired_times == 11
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_frame_a_minute_is_no_leap(name: str, tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / name, media.noise(5, 64, 48), time_base=Fraction(60), options={"bf": "0"})
+    with open_source(SourceSettings(uri=str(path)), "test") as source:
+        assert [frame.pts_seconds for frame in source.frames(never)] == [0, 60, 120, 180, 240]
+    assert source.repaired_times == 0
+
+
+def test_what_the_demuxer_doubts_is_delivered_and_told_so(tmp_path: Path) -> None:
+    parts = [stream_from(tmp_path / f"{n}.ts", 0) for n in range(2)]  # the packet counter leaps where they meet
+    frames, failure = read(media.join(tmp_path / "both.ts", *parts))
+    assert len(frames) == 100
+    assert failure == "1 frames were delivered although their data are damaged"
+
+
+def test_what_does_not_decode_is_told_apart(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.mov", media.noise(9, 64, 48), "png", "rgb24")
+    frames, failure = read(media.damage(path, 0.5, 0.55))
+    assert len(frames) == 8
+    assert failure == "1 packets did not decode"
 
 
 def test_each_frame_knows_when_its_own_packet_came(tmp_path: Path) -> None:
@@ -228,7 +293,7 @@ def test_damage_in_the_middle_is_counted_and_the_rest_is_read(tmp_path: Path) ->
     path = media.write_video(tmp_path / "a.mp4", media.noise(40, 64, 48), "mjpeg", "yuvj420p")
     with open_source(SourceSettings(uri=str(media.damage(path, 0.4, 0.5))), "test") as source:
         frames = list(source.frames(never))
-    assert source.decode_errors > 0
+    assert source.damaged_frames + source.undecoded_packets > 0
     assert source.failure is not None
     assert 20 <= len(frames) <= 40
     assert frames[-1].pts_seconds == pytest.approx(3.9)
@@ -244,6 +309,72 @@ def test_realtime_gives_no_frame_before_it_is_due(clip: Path) -> None:
     assert len(frames) == 8
     for frame in frames:
         assert (frame.captured_ns - frames[0].captured_ns) / 1e9 == pytest.approx(frame.pts_seconds, abs=1e-8)
+
+
+def slowly(source, seconds: float) -> list[tuple[CapturedFrame | LeftOut, float]]:
+    """All that a source gives to one who takes his time, with the age at which it was given."""
+    taken = []
+    for frame in source.frames(never):
+        captured_ns = frame.captured_ns if isinstance(frame, CapturedFrame) else time.monotonic_ns()
+        taken.append((frame, (time.monotonic_ns() - captured_ns) / 1e9))
+        time.sleep(0.0 if isinstance(frame, LeftOut) else seconds)
+    return taken
+
+
+def test_realtime_leaves_out_what_is_late_up_to_a_key_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    options = {"g": "10", "keyint_min": "10", "sc_threshold": "0", "bf": "2"}
+    path = media.write_video(tmp_path / "a.mkv", media.noise(120, 64, 48), time_base=Fraction(1, 60), options=options)
+    with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
+        taken = slowly(source, 0.05)  # three times too slow
+    assert source.failure is None
+    assert len(taken) == 120
+    seconds = [frame.pts_seconds for frame, _ in taken if isinstance(frame, CapturedFrame)]
+    assert 10 < len(seconds) < 110
+    assert all(
+        after.video_frame.key_frame
+        for (before, _), (after, _) in itertools.pairwise(taken)
+        if isinstance(before, LeftOut) and isinstance(after, CapturedFrame)
+    )
+    # Without a limit the last would be 4 seconds old.
+    assert taken[-1][1] < 2 and max(age for _, age in taken) < 2
+
+
+def test_what_realtime_leaves_out_is_no_leap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(video, "JUMP_SECONDS", 0.3)
+    options = {"g": "40", "keyint_min": "40", "sc_threshold": "0", "bf": "0"}
+    path = media.write_video(tmp_path / "a.ts", media.noise(120, 64, 48), time_base=Fraction(1, 60), options=options)
+    with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
+        taken = slowly(source, 0.05)
+    assert any(isinstance(frame, LeftOut) for frame, _ in taken)
+    for number, (frame, _) in enumerate(taken):
+        assert frame.pts_seconds == pytest.approx(number / 60, abs=0.02)
+    assert source.repaired_times == 0
+
+
+def test_realtime_goes_on_at_last_where_no_key_frame_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(late, "KEY_FRAME_SECONDS", 0.5)
+    path = media.write_video(
+        tmp_path / "a.mkv", media.noise(90, 64, 48), time_base=Fraction(1, 60), options={"g": "999", "bf": "0"}
+    )
+    with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
+        taken = slowly(source, 0.05)
+    left_out = [isinstance(frame, LeftOut) for frame, _ in taken]
+    assert not all(left_out[left_out.index(True) :])
+
+
+def test_realtime_pictures_that_are_late_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(images, "FRAMES_PER_SECOND", 20.0)
+    for number in range(30):
+        media.write_picture(tmp_path / f"{number}.png", media.noise(1, 8, 6)[0])
+    with open_source(SourceSettings(uri=str(tmp_path), realtime=True), "test") as source:
+        taken = slowly(source, 0.15)
+    assert [frame.pts_seconds for frame, _ in taken] == pytest.approx([n / 20 for n in range(30)])
+    assert 5 <= sum(isinstance(frame, CapturedFrame) for frame, _ in taken) < 25
+    assert max(age for _, age in taken) < 2
 
 
 def test_realtime_sleeps_are_broken_by_a_stop(tmp_path: Path) -> None:
@@ -283,7 +414,53 @@ def test_a_damaged_picture_keeps_its_second_and_is_named(folder: Path) -> None:
     (folder / "frame2.jpg").write_bytes(b"damaged")
     frames, failure = read(folder)
     assert [f.pts_seconds for f in frames] == [0, 2]
-    assert failure == "1 of 3 images cannot be read, first frame2.jpg"
+    assert failure == "1 of 3 images cannot be read, first frame2.jpg: it is cut off, damaged or no picture"
+
+
+def too_large(path: Path) -> None:
+    media.claim_size(media.write_picture(path, media.noise(1, 8, 6)[0]), 20000, 20000)
+
+
+def a_sound(path: Path) -> None:
+    media.write_audio(path.with_suffix(".wav")).rename(path)
+
+
+def a_video_without_a_frame(path: Path) -> None:
+    video = media.write_video(path.with_suffix(".avi"), media.noise(1, 64, 48), "mjpeg", "yuvj420p")
+    media.damage(video, 0.2, 0.9).rename(path)
+
+
+UNREADABLE = {
+    "too large": (too_large, "20000x20000 pixels are too many, at most 16000x16000 can be read"),
+    "empty": (Path.touch, "it is empty"),
+    "a sound": (a_sound, "no picture"),
+    "a video without a frame": (a_video_without_a_frame, "no picture"),
+    "a link to nothing that can be read": (lambda path: path.symlink_to("/proc/self/mem"), "Input/output error"),
+}
+
+
+@pytest.mark.parametrize(("make", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_it_is_said_why_a_picture_cannot_be_read(make: Callable[[Path], object], why: str, folder: Path) -> None:
+    make(folder / "frame11.png")
+    frames, failure = read(folder)
+    assert len(frames) == 3
+    assert failure is not None and failure.startswith("1 of 4 images cannot be read, first frame11.png: ")
+    assert why in failure
+
+
+def test_a_jpeg_that_is_too_large_is_told_by_its_size(folder: Path) -> None:
+    jpeg = (folder / "frame2.jpg").read_bytes()
+    at = jpeg.index(b"\xff\xc0") + 5
+    (folder / "frame2.jpg").write_bytes(jpeg[:at] + (30000).to_bytes(2, "big") * 2 + jpeg[at + 4 :])
+    _, failure = read(folder)
+    assert failure is not None and "30000x30000 pixels are too many" in failure
+
+
+def test_a_name_that_is_no_text_is_shown_as_bytes(folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(b"damaged")
+    _, failure = read(folder)
+    assert failure is not None and "first caf\\xe9.jpg: " in failure
+    encode(EndOfStream("test", 3, failure))
 
 
 @pytest.mark.parametrize("name", ["100%.png", "a%03d.png", "[1].png", "a:b.png", "a*b?.png"])

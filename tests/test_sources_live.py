@@ -15,9 +15,9 @@ import pytest
 from conftest import StartServer
 
 from pipeline.errors import SourceError
-from pipeline.sources import SourceSettings, live, open_source
+from pipeline.sources import LeftOut, OpeningStopped, SourceSettings, late, open_source
 from tests import media
-from tests.reading import luma, never, read
+from tests.reading import decoded, luma, never, read
 
 ROOT = Path(__file__).parents[1]
 SECRET = "pa55w0rd"
@@ -38,7 +38,7 @@ def test_an_rtsp_stream_is_the_file_frame_by_frame(transport: str, rtsp_server: 
 def test_an_rtsp_stream_has_the_times_of_the_file(rtsp_server: StartServer, clip: Path) -> None:
     server = rtsp_server()
     with open_source(SourceSettings(uri=server.url, max_frames=15), "test") as source:
-        frames = list(source.frames(never))
+        frames = [decoded(frame) for frame in source.frames(never)]
     assert [f.pts_seconds for f in frames] == [f.pts_seconds for f in read(clip, max_frames=15)[0]]
     assert (source.info.kind, source.info.is_live) == ("rtsp", True)
     assert all(a.captured_ns < b.captured_ns for a, b in itertools.pairwise(frames))
@@ -80,6 +80,37 @@ def test_a_frozen_server_is_lost_after_the_read_time_out(rtsp_server: StartServe
         server.freeze()
         list(frames)
     assert source.failure == "no data for 0.7 s"
+
+
+def test_what_a_frozen_server_left_in_the_demuxer_came_when_it_was_due(rtsp_server: StartServer) -> None:
+    """The demuxer holds a picture until the next begins, or reading has timed out."""
+    server = rtsp_server(loop=True)
+    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=1.7), "test") as source:
+        frames = source.frames(never)
+        before = [decoded(next(frames)) for _ in range(5)]
+        server.freeze()
+        frozen_at = time.monotonic()
+        rest = [decoded(frame) for frame in frames]
+        given_up_at = time.monotonic()
+    assert source.failure == "no data for 1.7 s"
+    last, held = (before + rest)[-2:]
+    assert (held.captured_ns - last.captured_ns) / 1e9 == pytest.approx(held.pts_seconds - last.pts_seconds, abs=0.5)
+    assert held.captured_ns / 1e9 < frozen_at + 0.5
+    # It must not count as a sign of life: then the wait would be twice as long, 3.4 s.
+    assert given_up_at - frozen_at < 3
+
+
+def test_a_held_back_frame_that_is_too_old_is_left_out(
+    play_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 1.2)
+    server = play_server(loop=True)
+    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=1.7), "test") as source:
+        frames = source.frames(never)
+        for _ in range(5):
+            next(frames)
+        server.freeze()
+        assert isinstance(list(frames)[-1], LeftOut)
 
 
 def test_a_short_silence_is_waited_for(rtsp_server: StartServer) -> None:
@@ -124,17 +155,19 @@ def test_a_process_ends_though_a_read_still_blocks(play_server: StartServer) -> 
 
 
 def test_a_late_reader_goes_on_at_a_key_frame(play_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
     server = play_server(loop=True, speed=4)
-    with open_source(SourceSettings(uri=server.url, max_frames=12), "test") as source:
+    with open_source(SourceSettings(uri=server.url, max_frames=90), "test") as source:
         frames = source.frames(never)
         early = [next(frames), next(frames)]
         time.sleep(1)
-        rest = list(frames)
-    seconds = [frame.pts_seconds for frame in early + rest]
-    after_gap = next(b for a, b in itertools.pairwise(seconds) if b - a > 0.15)
-    assert source.skipped_packets > 0
-    assert after_gap % 1 == pytest.approx(0)  # the clip has a key frame each second
+        taken = early + list(frames)
+    left_out = [isinstance(frame, LeftOut) for frame in taken]
+    assert len(taken) == 90 and any(left_out)
+    after_gap = decoded(taken[left_out.index(True) + left_out[left_out.index(True) :].index(False)])
+    assert after_gap.pts_seconds % 1 == pytest.approx(0)  # the clip has a key frame each second
+    # Each frame that was left out has its place among the others.
+    assert after_gap.pts_seconds * 10 == pytest.approx(taken.index(after_gap))
 
 
 @pytest.fixture
@@ -154,7 +187,7 @@ def test_a_server_that_never_answers_is_given_up(scheme: str, silent_port: int) 
 
 def test_a_stop_is_seen_while_a_server_does_not_answer(silent_port: int) -> None:
     settings = SourceSettings(uri=f"rtsp://127.0.0.1:{silent_port}/a", open_timeout_seconds=3000)
-    with pytest.raises(SourceError, match="when the run stopped"):
+    with pytest.raises(OpeningStopped, match="when the run stopped"):
         open_source(settings, "test", stopped=lambda: True)
 
 
@@ -203,7 +236,7 @@ def test_a_file_on_a_web_server_is_the_file(http_url: str, tmp_path: Path) -> No
 
 def test_motion_jpeg_is_live_and_survives_a_pause(http_url: str) -> None:
     with open_source(SourceSettings(uri=f"{http_url}/live"), "test") as source:
-        frames = list(source.frames(never))
+        frames = [decoded(frame) for frame in source.frames(never)]
     assert source.info.is_live
     assert len(frames) == 6
     # Nobody stamped these pictures: their time is when they came.

@@ -1,21 +1,26 @@
 """Stages with their real parts, one at a time: a failure is a failure, a gap is a gap."""
 
 import json
+import time
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.detections import Detections
-from pipeline.frame import Frame
-from pipeline.messages import FrameHeader, ModelCard, Slot, StreamStart
+from pipeline.frame import Frame, Message
+from pipeline.messages import EndOfStream, FrameHeader, ModelCard, Slot, StreamStart
 from pipeline.metrics import Meter
 from pipeline.settings import DeliverSettings, Settings, SourceSettings
 from pipeline.sharedmem import Leases, Pool, create_pool
+from pipeline.sources import late
 from pipeline.stage import FRAMES, HEATMAPS, Kit
+from pipeline.stages.decode import Decode
 from pipeline.stages.deliver import Deliver
 from pipeline.stages.infer import Infer
 from pipeline.stages.track import Track
+from tests.media import noise, write_video
 
 START = StreamStart("door", False, "block", 640, 480, 10.0, None)
 CARD = ModelCard("m", "w", ("person", "car"), 512, 512, 512, 512, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
@@ -24,12 +29,12 @@ CARD = ModelCard("m", "w", ("person", "car"), 512, 512, 512, 512, 4, "stretch", 
 class Bench:
     """A kit on the workbench: real pools and leases, and a list of what was given back."""
 
-    def __init__(self, **settings) -> None:
+    def __init__(self, sources=None, **settings) -> None:
         self.pools = {name: Pool(create_pool(name, 2, 16 << 20)) for name in (FRAMES, HEATMAPS)}
         self.leases = Leases(self.pools[HEATMAPS], SimpleNamespace(receive=lambda timeout_seconds: None), print)
         self.returned: list[Slot] = []
         self.kit = Kit(
-            settings=Settings(sources={"door": SourceSettings(uri="x")}, **settings),
+            settings=Settings(sources=sources or {"door": SourceSettings(uri="x")}, **settings),
             pools=self.pools,
             leases=self.leases,
             meter=Meter("bench", owns_process=True),
@@ -77,6 +82,39 @@ def test_a_failed_inference_is_no_empty_result(infer) -> None:
     assert frame.header.failure and "inference failed" in frame.header.failure
     assert "hm" not in frame and [(slot.pool, slot.index) for slot in frame.header.leases] == [(FRAMES, 0)]
     assert stage.problem is not None and stage.problem.exit_code == 4
+
+
+def decoded(bench: Bench) -> list[Message]:
+    """All that decode says of the bench's source; every slot comes back at once."""
+    stage = Decode(bench.kit)
+    stage.begin(CARD)
+    said: list[Message] = []
+
+    def emit(message: Message) -> None:
+        said.append(message)
+        if isinstance(message, Frame):
+            for slot in message.take_leases():
+                bench.leases.restore(slot)
+            time.sleep(0.05)
+
+    stage.run(emit)
+    stage.close()
+    return said
+
+
+def test_frames_that_are_late_have_a_number_and_a_fate(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
+    options = {"g": "10", "bf": "0"}
+    path = write_video(tmp_path / "v.mkv", noise(90, 64, 48), time_base=Fraction(1, 60), options=options)
+    bench = Bench(sources={"door": SourceSettings(uri=str(path), realtime=True)})
+    said = decoded(bench)
+    frames = [message for message in said if isinstance(message, Frame)]
+    page = bench.kit.meter.report(0).sources["door"]
+    assert page.captured == 90 and said[-1] == EndOfStream("door", 90)
+    ((reason, left_out),) = page.dropped.items()
+    assert "late" in reason and left_out == 90 - len(frames) > 0
+    # The tracker sees by the numbers how much is missing.
+    assert [round(f.header.pts_seconds * 60) for f in frames] == [f.header.seq for f in frames]
 
 
 def person(x: float) -> Detections:

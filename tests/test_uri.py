@@ -18,7 +18,7 @@ SHOWN = {
     "/dev/video0": ("/dev/video0", "video0"),
     "lavfi:testsrc2=size=640x360": ("lavfi:testsrc2=size=640x360", "testsrc2"),
     "two\nlines.mp4": ("two\\nlines.mp4", "two-lines"),
-    "not\udc80utf.mp4": ("not\\udc80utf.mp4", "not-utf"),
+    "not\udc80utf.mp4": ("not\\x80utf.mp4", "not-utf"),
     "x" * 5000: ("x" * 100 + "…" + "x" * 100, "x" * 64),
     # On a network
     "rtsp://cam": ("rtsp://cam", "cam"),

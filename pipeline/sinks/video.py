@@ -29,6 +29,8 @@ Image = NDArray[np.uint8]
 TICKS_PER_SECOND = 90_000
 _TIME_BASE = Fraction(1, TICKS_PER_SECOND)
 _SHORTEST_STEP = 90  # 1 ms: Matroska counts in milliseconds
+# MP4 has 31 bits, 6.6 hours, for how long a frame is shown; beyond, the times of all that follow would be lost.
+_LONGEST_FRAGMENT_STEP = 6 * 3600 * TICKS_PER_SECOND
 _DEFAULT_RATE = 25
 _LOWEST_RATE = 0.01
 
@@ -51,7 +53,7 @@ class VideoSink:
 
     H.264 with 4:2:0 colour needs even sizes: an odd one is made even by repeating the last column or row. A picture of
     another size later on is scaled into the first size with black bars. A presentation time that does not grow (the
-    source started anew) goes on one frame after the last one.
+    source started anew) goes on one frame after the last one; all but Matroska shorten a gap of more than 6 hours.
 
     Raises UsageError for a suffix that is not one of .mp4, .m4v, .mov, .mkv, OutputError when the folder is missing or
     the file cannot be written.
@@ -65,7 +67,8 @@ class VideoSink:
             raise UsageError(f"cannot write video to {shown_text(str(path))}: its name must end in one of {allowed}")
         _check_writable(self._path)
         self._rate = Fraction(max(frames_per_second or _DEFAULT_RATE, _LOWEST_RATE)).limit_denominator(1001)
-        self._clock = _Clock(round(TICKS_PER_SECOND / self._rate))
+        longest_step = None if self._path.suffix.lower() == ".mkv" else _LONGEST_FRAGMENT_STEP
+        self._clock = _Clock(round(TICKS_PER_SECOND / self._rate), longest_step)
         self._next_key_ticks = 0
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
@@ -123,13 +126,14 @@ class VideoSink:
 class _Clock:
     """Turns presentation times into ticks from 0 that always grow."""
 
-    def __init__(self, step_ticks: int) -> None:
+    def __init__(self, step_ticks: int, longest_step_ticks: int | None) -> None:
         self._step_ticks = step_ticks
+        self._longest_step_ticks = longest_step_ticks
         self._last_ticks: int | None = None
         self._origin_seconds = 0.0
 
     def ticks(self, pts_seconds: float) -> int:
-        """Ticks since the first frame; after a time that did not grow, one step on and counted from there."""
+        """Ticks since the first frame; after a time that did not grow or leapt, a step on and counted from there."""
         ticks = round((pts_seconds - self._origin_seconds) * TICKS_PER_SECOND)
         if self._last_ticks is None:
             ticks, self._origin_seconds = 0, pts_seconds
@@ -138,6 +142,9 @@ class _Clock:
             self._origin_seconds = pts_seconds - ticks / TICKS_PER_SECOND
         elif ticks < self._last_ticks + _SHORTEST_STEP:
             ticks = self._last_ticks + _SHORTEST_STEP
+        elif self._longest_step_ticks is not None and ticks > self._last_ticks + self._longest_step_ticks:
+            ticks = self._last_ticks + self._longest_step_ticks
+            self._origin_seconds = pts_seconds - ticks / TICKS_PER_SECOND
         self._last_ticks = ticks
         return ticks
 

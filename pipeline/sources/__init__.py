@@ -6,18 +6,31 @@
         if source.failure: ...
 
 Knows no stage, no shared memory and no model. `address` tells what a URI means, `base` what every source gives,
-`video` decodes containers, `live` reads what may block, `images` reads pictures.
+`video` decodes containers, `live` reads what may block, `images` reads pictures, `clock` makes time stamps sound,
+`late` says what is left out.
 """
 
 from collections.abc import Callable
 
+from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import parse_address
-from pipeline.sources.base import CapturedFrame, Source, SourceInfo
+from pipeline.sources.base import CapturedFrame, OpeningStopped, Source, SourceInfo
 from pipeline.sources.images import ImageSource
+from pipeline.sources.late import LeftOut
 from pipeline.sources.video import VideoSource
 
-__all__ = ["CapturedFrame", "Source", "SourceInfo", "SourceSettings", "open_source", "parse_address"]
+__all__ = [
+    "CapturedFrame",
+    "LeftOut",
+    "OpeningStopped",
+    "Source",
+    "SourceInfo",
+    "SourceSettings",
+    "has_no_end",
+    "open_source",
+    "parse_address",
+]
 
 
 def open_source(settings: SourceSettings, source_id: str, stopped: Callable[[], bool] = lambda: False) -> Source:
@@ -25,9 +38,17 @@ def open_source(settings: SourceSettings, source_id: str, stopped: Callable[[], 
 
     Raises SourceError, one line without credentials, when nothing can be read: no such file, no images, not a video,
     no video in it, nothing that decodes, a server that refuses, does not know the path or the password, or does not
-    answer within `open_timeout_seconds`, or when `stopped()` came true meanwhile.
+    answer within `open_timeout_seconds`; and OpeningStopped, a SourceError, when `stopped()` came true meanwhile.
     """
     address = parse_address(settings.uri)
     if address.kind == "images":
         return ImageSource(address, settings, source_id)
     return VideoSource(address, settings, source_id, stopped)
+
+
+def has_no_end(settings: SourceSettings) -> bool:
+    """Whether the source is live as far as its address tells, so that a stop is how it is done. Opens nothing."""
+    try:
+        return settings.realtime or parse_address(settings.uri).may_block
+    except SourceError:
+        return False

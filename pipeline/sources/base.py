@@ -9,12 +9,21 @@ from typing import Self
 
 from av.video.frame import VideoFrame
 
+from pipeline.errors import SourceError
 from pipeline.pixels import turned
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Kind
+from pipeline.sources.address import Address, Kind
+from pipeline.sources.late import LeftOut, Pace
 
 Stopped = Callable[[], bool]
 LONGEST_SLEEP_SECONDS = 0.1
+
+
+class OpeningStopped(SourceError):
+    """The run was stopped while the source was being opened: nobody waits for it any more."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"{address.shown} was being opened when the run stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,8 @@ class SourceInfo:
 class CapturedFrame:
     """A decoded frame, still in the decoder's pixels.
 
-    pts_seconds       from the start of the source, never decreasing
-    captured_ns       time.monotonic_ns() when the demuxer handed out the frame's packet, or the frame was due
+    pts_seconds       from the start of the source, always growing
+    captured_ns       time.monotonic_ns() when the frame's packet came, or the frame was due
     captured_unix     seconds since 1970 at the same moment
     rotation_degrees  the clockwise turn (0, 90, 180, 270) that sets `video_frame` upright
     width, height     after that turn
@@ -64,28 +73,44 @@ class CapturedFrame:
 class Source(ABC):
     """An open source; close it, or use it as a context manager. One thread at a time.
 
-    failure          after `frames` has ended: why the end was not a clean one, else None
-    decode_errors    packets and frames that were damaged
-    skipped_packets  live packets left out, up to a key frame, because the reader was more than two seconds behind
+    failure             after `frames` has ended: why the end was not a clean one, else None
+    damaged_frames      frames that were given although they, or their packets, were damaged
+    undecoded_packets   packets that gave no frame because they were damaged
+    repaired_times      time stamps that jumped, repeated, ran backwards or were missing
     """
 
     info: SourceInfo
 
     def __init__(self, settings: SourceSettings) -> None:
         self.failure: str | None = None
-        self.decode_errors = 0
-        self.skipped_packets = 0
+        self.damaged_frames = 0
+        self.undecoded_packets = 0
+        self.repaired_times = 0
         self._settings = settings
+        self._is_paced = settings.realtime
+        self._pace = Pace()
 
-    def frames(self, stopped: Stopped) -> Iterator[CapturedFrame]:
-        """Frames until the end, `max_frames`, or soon (0.5 s) after `stopped()` is true. Call it once."""
+    def frames(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
+        """Frames until the end, `max_frames`, or soon (0.5 s) after `stopped()` is true. Call it once.
+
+        Where it does not wait, a `LeftOut` stands for each frame that came too late to be decoded.
+        """
         frames = self._decoded(stopped)
-        if self._settings.realtime:
-            frames = _paced(frames, stopped)
+        if self._is_paced:
+            frames = _paced(frames, self._pace, stopped)
         return islice(frames, self._settings.max_frames)
 
+    def troubles(self) -> list[str]:
+        """What was damaged, and what became of it."""
+        told = []
+        if self.damaged_frames:
+            told.append(f"{self.damaged_frames} frames were delivered although their data are damaged")
+        if self.undecoded_packets:
+            told.append(f"{self.undecoded_packets} packets did not decode")
+        return told
+
     @abstractmethod
-    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame]:
+    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
         """Frames as fast as they come, the one decoded at opening first."""
 
     @abstractmethod
@@ -99,16 +124,17 @@ class Source(ABC):
         self.close()
 
 
-def _paced(frames: Iterator[CapturedFrame], stopped: Stopped) -> Iterator[CapturedFrame]:
-    """Each frame when it is due, counted from the first, so that nothing drifts; captured when due, as by a camera."""
-    start_ns: int | None = None
+def _paced(
+    frames: Iterator[CapturedFrame | LeftOut], pace: Pace, stopped: Stopped
+) -> Iterator[CapturedFrame | LeftOut]:
+    """Each frame when it is due, also one that was left out; captured when due, as by a camera."""
     for frame in frames:
-        pts_ns = round(frame.pts_seconds * 1e9)
-        if start_ns is None:
-            start_ns = time.monotonic_ns() - pts_ns
-        due_ns = start_ns + pts_ns
+        due_ns = pace.due_ns(frame.pts_seconds)
         while (wait_seconds := (due_ns - time.monotonic_ns()) / 1e9) > 0:
             if stopped():
                 return
             time.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
-        yield replace(frame, captured_ns=due_ns, captured_unix=time.time() + wait_seconds)
+        if isinstance(frame, LeftOut):
+            yield frame
+        else:
+            yield replace(frame, captured_ns=due_ns, captured_unix=time.time() + wait_seconds)

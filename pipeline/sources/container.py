@@ -3,7 +3,7 @@
 import errno
 import time
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 from av.container import InputContainer
@@ -14,8 +14,16 @@ from av.video.stream import VideoStream
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
+from pipeline.sources.clock import Arrivals
 
-Stamp = tuple[int, float]  # time.monotonic_ns(), time.time()
+
+class Stamp(NamedTuple):
+    """What a packet's frame must know of it: the moment it came, on both clocks, and whether the demuxer found it
+    damaged, which no decoder passes on."""
+
+    captured_ns: int
+    captured_unix: float
+    is_damaged: bool
 
 
 def open_container(address: Address, settings: SourceSettings) -> tuple[InputContainer, VideoStream]:
@@ -56,14 +64,29 @@ def duration_seconds(container: InputContainer) -> float | None:
     return container.duration / av.time_base if container.duration else None
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Video packets with their `Stamp` as `opaque`. Raises FFmpegError where reading fails."""
+def may_begin_anew(container: InputContainer) -> bool:
+    """Whether the format's clock may jump, as where transport streams were joined, or after 26.5 hours."""
+    return av.format.Flags.ts_discont in av.format.Flags(container.format.flags)
+
+
+def read_packets(container: InputContainer, stream: VideoStream, arrivals: Arrivals | None = None) -> Iterator[Packet]:
+    """Video packets with their `Stamp` as `opaque`, by `arrivals` where they come by themselves.
+
+    Raises FFmpegError where reading fails.
+    """
     for packet in container.demux(stream):
-        stamp: Stamp = (time.monotonic_ns(), time.time())
+        now_ns, now_unix = time.monotonic_ns(), time.time()
         # An empty packet, as in AVI for a frame left out, would tell the decoder that the stream has ended.
         if packet.size:
-            packet.opaque = stamp
+            captured_ns = arrivals.captured_ns(dts_seconds(packet), now_ns) if arrivals else now_ns
+            packet.opaque = Stamp(captured_ns, now_unix - (now_ns - captured_ns) / 1e9, packet.is_corrupt)
             yield packet
+
+
+def dts_seconds(packet: Packet) -> float | None:
+    """The packet's time in the order of decoding."""
+    ticks = packet.pts if packet.dts is None else packet.dts
+    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
 
 
 def stamp_of(packet_or_frame: Packet | Frame) -> Stamp | None:
@@ -75,7 +98,7 @@ def read_failure(error: Exception, settings: SourceSettings) -> str:
     """Why reading an open source ended."""
     if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
         return f"no data for {settings.read_timeout_seconds:g} s"
-    return f"reading failed: {_reason(error)}"
+    return f"reading failed: {reason(error)}"
 
 
 def no_answer(settings: SourceSettings) -> str:
@@ -114,9 +137,9 @@ def _open_failure(error: Exception, address: Address) -> str:
             return "is in use by another program"
         case errno.EIO if address.may_block:
             return "cannot be reached: check the host name and the network"
-    return f"cannot be opened: {_reason(error)}"
+    return f"cannot be opened: {reason(error)}"
 
 
-def _reason(error: Exception) -> str:
-    """FFmpeg's word for it, without the address that an exception's own text has beside it."""
+def reason(error: Exception) -> str:
+    """FFmpeg's or the system's own word for it, without the address that an exception's text has beside it."""
     return " ".join(str(getattr(error, "strerror", None) or type(error).__name__).split())

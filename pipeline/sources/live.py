@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -17,19 +18,21 @@ from av.video.stream import VideoStream
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
+from pipeline.sources.base import OpeningStopped
+from pipeline.sources.clock import Arrivals
 from pipeline.sources.container import (
     duration_seconds,
     has_time_stamps,
+    may_begin_anew,
     no_answer,
     open_container,
     read_failure,
     read_packets,
     stamp_of,
 )
+from pipeline.sources.late import Lateness, is_late
 
 WAIT_SECONDS = 0.1
-LATE_SECONDS = 2.0  # packets that waited longer are left out, up to a key frame: age must not grow
-KEY_FRAME_SECONDS = 20.0  # no camera is waited for longer than this to send one
 AHEAD_PACKETS = 64  # of a file on a server, which can wait
 
 
@@ -39,40 +42,45 @@ class LiveReader:
     stream: VideoStream
     duration_seconds: float | None
     has_time_stamps: bool
+    may_begin_anew: bool
 
     def __init__(self, address: Address, settings: SourceSettings, stopped: Callable[[], bool]) -> None:
         """Raises SourceError, at the latest `open_timeout_seconds` and a little later."""
         self.failure: str | None = None
-        self.skipped_packets = 0
         self.is_live = True
         self._address = address
         self._settings = settings
         self._changed = threading.Condition()
         self._waiting: deque[Packet] = deque()
+        self._left_out = 0  # packets, all of them before those that wait
+        self._late = Lateness()
+        self._heard_at = 0.0
         self._opened = False
         self._ended = False
         self._closing = False
         self._refused: Exception | None = None
         self._container: InputContainer | None = None
-        self._key_frame_deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="source reader", daemon=True)
         self._thread.start()
         self._wait_open(stopped)
 
-    def packets(self, stopped: Callable[[], bool]) -> Iterator[Packet]:
-        """Packets as they come, until the source ends or is lost (`failure`), or `stopped()`."""
-        silent_since = time.monotonic()
+    def packets(self, stopped: Callable[[], bool]) -> Iterator[Packet | None]:
+        """Packets as they come, None for one that was left out, until the source ends or is lost (`failure`), or
+        `stopped()`."""
         while not stopped():
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended, WAIT_SECONDS)
+                self._changed.wait_for(lambda: self._waiting or self._left_out or self._ended, WAIT_SECONDS)
+                left_out, self._left_out = self._left_out, 0
                 packet = self._waiting.popleft() if self._waiting else None
                 self._changed.notify_all()
+            yield from repeat(None, left_out)
             if packet is not None:
                 yield packet
-                silent_since = time.monotonic()
+            elif left_out:
+                continue
             elif self._ended:
                 return
-            elif time.monotonic() - silent_since > self._settings.read_timeout_seconds:
+            elif time.monotonic() - self._heard_at > self._settings.read_timeout_seconds:
                 self.failure = f"no data for {self._settings.read_timeout_seconds:g} s"
                 return
 
@@ -90,10 +98,12 @@ class LiveReader:
         deadline = time.monotonic() + self._settings.open_timeout_seconds + 5 * WAIT_SECONDS
         with self._changed:
             while not (self._opened or self._ended):
-                if stopped() or time.monotonic() > deadline:
+                if stopped():
                     self._closing = True
-                    why = "was being opened when the run stopped" if stopped() else no_answer(self._settings)
-                    raise SourceError(f"{self._address.shown} {why}")
+                    raise OpeningStopped(self._address)
+                if time.monotonic() > deadline:
+                    self._closing = True
+                    raise SourceError(f"{self._address.shown} {no_answer(self._settings)}")
                 self._changed.wait(WAIT_SECONDS)
         if self._refused is not None:
             raise self._refused
@@ -110,6 +120,8 @@ class LiveReader:
             self.has_time_stamps = has_time_stamps(container)
             # A file on a server has a length, and waits; a stream has none.
             self.is_live = self._address.kind != "http" or self.duration_seconds is None
+            self.may_begin_anew = self.is_live or may_begin_anew(container)
+            self._heard_at = time.monotonic()
             self._opened = True
             self._changed.notify_all()
         self._read(container, stream)
@@ -119,8 +131,9 @@ class LiveReader:
 
     def _read(self, container: InputContainer, stream: VideoStream) -> None:
         failure = None
+        arrivals = Arrivals() if self.is_live and self.has_time_stamps else None
         try:
-            for packet in read_packets(container, stream):
+            for packet in read_packets(container, stream, arrivals):
                 self._keep(packet)
                 if self._closing:
                     break
@@ -139,21 +152,25 @@ class LiveReader:
         with self._changed:
             if not self.is_live:
                 self._changed.wait_for(lambda: len(self._waiting) < AHEAD_PACKETS or self._closing)
-            elif self._is_late(packet):
-                self.skipped_packets += 1
-                return
-            self._waiting.append(packet)
+            # What was held back came long ago: the silence has lasted since then.
+            self._heard_at = self._came_at(packet) if self.is_live else time.monotonic()
+            if self.is_live and self._is_late(packet):
+                self._left_out += 1
+            else:
+                self._waiting.append(packet)
             self._changed.notify_all()
 
     def _is_late(self, packet: Packet) -> bool:
         """Whether to leave out `packet`; when the oldest has waited too long, those before it are left out too."""
         now = time.monotonic()
-        oldest = stamp_of(self._waiting[0]) if self._waiting else None
-        if oldest and now - oldest[0] / 1e9 > LATE_SECONDS:
-            self.skipped_packets += len(self._waiting)
+        if self._waiting and is_late(now - self._came_at(self._waiting[0])):
+            self._left_out += len(self._waiting)
             self._waiting.clear()
-            self._key_frame_deadline = now + KEY_FRAME_SECONDS
-        if self._key_frame_deadline is None or packet.is_keyframe or now > self._key_frame_deadline:
-            self._key_frame_deadline = None
-            return False
-        return True
+            self._late.fall_behind()
+        return self._late.leaves_out(now - self._came_at(packet), packet.is_keyframe)
+
+    @staticmethod
+    def _came_at(packet: Packet) -> float:
+        stamp = stamp_of(packet)
+        assert stamp is not None
+        return stamp.captured_ns / 1e9

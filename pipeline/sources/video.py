@@ -12,12 +12,22 @@ from av.video.stream import VideoStream
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
-from pipeline.sources.base import CapturedFrame, Source, SourceInfo, Stopped
-from pipeline.sources.container import duration_seconds, open_container, read_failure, read_packets, stamp_of
-from pipeline.sources.live import KEY_FRAME_SECONDS, LiveReader
+from pipeline.sources.base import CapturedFrame, OpeningStopped, Source, SourceInfo, Stopped
+from pipeline.sources.clock import JUMP_SECONDS, LONGEST_GAP_SECONDS, Clock
+from pipeline.sources.container import (
+    Stamp,
+    dts_seconds,
+    duration_seconds,
+    may_begin_anew,
+    open_container,
+    read_failure,
+    read_packets,
+    stamp_of,
+)
+from pipeline.sources.late import KEY_FRAME_SECONDS, Lateness, LeftOut
+from pipeline.sources.live import LiveReader
 
 MISSING_SECONDS = 1.0  # a file whose last frame comes so much before its declared end was cut off
-BACKWARDS_SECONDS = 1.0  # a time stamp that jumps back further starts a new clock
 DEFAULT_FRAMES_PER_SECOND = 25.0
 FASTEST_FRAMES_PER_SECOND = 1000
 
@@ -27,12 +37,12 @@ class FileReader:
 
     is_live = False
     has_time_stamps = True
-    skipped_packets = 0
 
     def __init__(self, address: Address, settings: SourceSettings) -> None:
         self.failure: str | None = None
         self._container, self.stream = open_container(address, settings)
         self.duration_seconds = duration_seconds(self._container)
+        self.may_begin_anew = may_begin_anew(self._container)
         self._settings = settings
 
     def packets(self, stopped: Stopped) -> Iterator[Packet]:
@@ -74,23 +84,28 @@ class VideoSource(Source):
         reader = self._reader
         # Frame threads give a file the most throughput; a live source would wait one frame for each thread.
         reader.stream.thread_type = "SLICE" if reader.is_live else "AUTO"
+        self._is_paced = self._is_paced and not reader.is_live  # what comes by itself has its own pace
         rate = _frames_per_second(reader.stream)
         self._time_base = reader.stream.time_base or Fraction(1)
         start = None if reader.is_live else reader.stream.start_time
-        start_seconds = None if start is None else float(start * self._time_base)
-        self._clock = _Clock(1 / (rate or DEFAULT_FRAMES_PER_SECOND), start_seconds)
+        self._clock = self._new_clock(rate, None if start is None else float(start * self._time_base))
+        self._packet_clock = self._new_clock(rate, None)  # in the order of decoding
+        self._late = Lateness()
+        self._in_gap = False
+        self._left_out_seconds = 0.0
+        self._last_captured_ns: int | None = None
         deadline = time.monotonic() + KEY_FRAME_SECONDS
         self._stopped = lambda: stopped() or (reader.is_live and time.monotonic() > deadline)
         self._frames = self._decode_all()
-        self._first = next(self._frames, None)
-        if self._first is None:
-            raise SourceError(f"{self._address.shown} {self._why_nothing(stopped)}")
+        self._early = list(self._until_decoded())
+        if not self._early or not isinstance(first := self._early[-1], CapturedFrame):
+            raise self._nothing(stopped)
         self.info = SourceInfo(
             source_id=source_id,
             kind=self._address.kind,
             is_live=reader.is_live or self._settings.realtime or self._is_realtime_pattern(),
-            width=self._first.width,
-            height=self._first.height,
+            width=first.width,
+            height=first.height,
             frames_per_second=rate,
             frame_count=reader.stream.frames or None,
             duration_seconds=reader.duration_seconds,
@@ -99,91 +114,104 @@ class VideoSource(Source):
     def _is_realtime_pattern(self) -> bool:
         return self._address.kind == "pattern" and "realtime" in self._address.url
 
-    def _why_nothing(self, stopped: Stopped) -> str:
-        if stopped():
-            return "was being opened when the run stopped"
-        if self._reader.failure:
-            return f"gave no frame: {self._reader.failure}"
-        if self._reader.is_live and not self._ended:
-            return f"sent nothing that decodes for {KEY_FRAME_SECONDS:g} s"
-        return f"holds no frame that decodes ({self.decode_errors} damaged packets)"
+    def _new_clock(self, frames_per_second: float | None, start_seconds: float | None) -> Clock:
+        period_seconds = 1 / (frames_per_second or DEFAULT_FRAMES_PER_SECOND)
+        jump_seconds = max(JUMP_SECONDS, 2 * period_seconds)
+        longest_gap_seconds = jump_seconds if self._reader.may_begin_anew else LONGEST_GAP_SECONDS
+        return Clock(period_seconds, start_seconds, longest_gap_seconds)
 
-    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame]:
+    def _until_decoded(self) -> Iterator[CapturedFrame | LeftOut]:
+        """What comes up to the first frame that decodes."""
+        for frame in self._frames:
+            yield frame
+            if isinstance(frame, CapturedFrame):
+                return
+
+    def _nothing(self, stopped: Stopped) -> SourceError:
+        if stopped():
+            return OpeningStopped(self._address)
+        if self._reader.failure:
+            why = f"gave no frame: {self._reader.failure}"
+        elif self._reader.is_live and not self._ended:
+            why = f"sent nothing that decodes for {KEY_FRAME_SECONDS:g} s"
+        else:
+            why = f"holds no frame that decodes ({self.undecoded_packets} damaged packets)"
+        return SourceError(f"{self._address.shown} {why}")
+
+    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
         self._stopped = stopped
-        if self._first is not None:
-            first, self._first = self._first, None
-            yield first
+        while self._early:
+            yield self._early.pop(0)
         yield from self._frames
 
-    def _decode_all(self) -> Iterator[CapturedFrame]:
+    def _decode_all(self) -> Iterator[CapturedFrame | LeftOut]:
         for packet in self._reader.packets(lambda: self._stopped()):
-            self.skipped_packets = self._reader.skipped_packets
-            yield from self._decode(packet)
+            seconds = self._clock.end_seconds if packet is None else self._packet_clock.seconds(dts_seconds(packet))
+            if packet is None or self._late.leaves_out(self._pace.behind_seconds(seconds), packet.is_keyframe):
+                yield from self._begin_gap()
+                self._left_out_seconds = max(0.0, seconds - self._clock.end_seconds)
+                yield LeftOut(seconds)
+            else:
+                self._in_gap = False
+                yield from self._decode(packet)
         if self._stopped():
             return
         yield from self._decode(None)
         self._ended = True
         self.failure = self._live_failure() if self._reader.is_live else self._file_failure()
 
+    def _begin_gap(self) -> Iterator[CapturedFrame]:
+        """Frames that the decoder still holds come before those that are left out, and know nothing of what follows."""
+        if not self._in_gap:
+            self._in_gap = True
+            yield from self._decode(None)
+            self._reader.stream.codec_context.flush_buffers()
+
     def _decode(self, packet: Packet | None) -> Iterator[CapturedFrame]:
-        if packet is not None and packet.is_corrupt:
-            self.decode_errors += 1
         try:
             frames = self._reader.stream.decode(packet)
         except av.error.FFmpegError:
-            self.decode_errors += 1
+            self.undecoded_packets += 1
             return
         for frame in frames:
-            self.decode_errors += frame.is_corrupt
             yield self._captured(frame)
 
     def _captured(self, frame: VideoFrame) -> CapturedFrame:
         # A decoder that loses the stamp (none known) still has a moment close to it.
-        captured_ns, captured_unix = stamp_of(frame) or (time.monotonic_ns(), time.time())
-        if self._reader.has_time_stamps:
-            # Not `frame.time`: frames that come when the decoder is flushed do not know their time base.
-            pts_seconds = None if frame.pts is None else float(frame.pts * self._time_base)
-        else:
-            pts_seconds = captured_ns / 1e9
-        return CapturedFrame.of(frame, self._clock.seconds(pts_seconds), captured_ns, captured_unix)
+        stamp = stamp_of(frame) or Stamp(time.monotonic_ns(), time.time(), is_damaged=False)
+        self.damaged_frames += frame.is_corrupt or stamp.is_damaged
+        pts_seconds = self._clock.seconds(self._pts_seconds(frame, stamp), self._passed_seconds(stamp))
+        self.repaired_times = self._clock.repaired
+        return CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.captured_unix)
+
+    def _pts_seconds(self, frame: VideoFrame, stamp: Stamp) -> float | None:
+        if not self._reader.has_time_stamps:
+            return stamp.captured_ns / 1e9
+        # Not `frame.time`: frames that come when the decoder is flushed do not know their time base.
+        return None if frame.pts is None else float(frame.pts * self._time_base)
+
+    def _passed_seconds(self, stamp: Stamp) -> float:
+        """Since the frame before: by its arrival, or by what was left out of a file, which is no leap of its clock."""
+        left_out_seconds, self._left_out_seconds = self._left_out_seconds, 0.0
+        last_ns, self._last_captured_ns = self._last_captured_ns, stamp.captured_ns
+        if not self._reader.is_live:
+            return left_out_seconds
+        return 0.0 if last_ns is None else max(0.0, (stamp.captured_ns - last_ns) / 1e9)
 
     def _live_failure(self) -> str:
         return self._reader.failure or "the server or camera ended the stream"
 
     def _file_failure(self) -> str | None:
         reasons = [self._reader.failure] if self._reader.failure else []
-        if self.decode_errors:
-            reasons.append(f"{self.decode_errors} packets or frames are damaged")
-        declared_seconds, seen_seconds = _declared_seconds(self._reader), self._clock.end_seconds
-        if declared_seconds is not None and seen_seconds < declared_seconds - MISSING_SECONDS:
+        reasons += self.troubles()
+        declared_seconds, seen_seconds = _declared_seconds(self._reader), self._seen_seconds()
+        was_cut = declared_seconds is not None and seen_seconds < declared_seconds - MISSING_SECONDS
+        if was_cut and not self._clock.began_anew:
             reasons.append(f"it ends at {seen_seconds:.1f} s of {declared_seconds:.1f} s")
         return "; ".join(reasons) or None
 
-
-class _Clock:
-    """Time stamps of frames as seconds from the start of the source, never decreasing."""
-
-    def __init__(self, period_seconds: float, start_seconds: float | None) -> None:
-        """Without a start the first time stamp is taken for it."""
-        self._period_seconds = period_seconds
-        self._last_seconds = -period_seconds
-        self._start_seconds = start_seconds
-
-    @property
-    def end_seconds(self) -> float:
-        return self._last_seconds + self._period_seconds
-
-    def seconds(self, pts_seconds: float | None) -> float:
-        """From the start; one frame period after the last where `pts_seconds` is missing or a new clock begins."""
-        self._last_seconds = max(round(self._since_start(pts_seconds), 6), self._last_seconds, 0.0)
-        return self._last_seconds
-
-    def _since_start(self, pts_seconds: float | None) -> float:
-        if pts_seconds is None:
-            return self.end_seconds
-        if self._start_seconds is None or pts_seconds - self._start_seconds < self._last_seconds - BACKWARDS_SECONDS:
-            self._start_seconds = pts_seconds - self.end_seconds
-        return pts_seconds - self._start_seconds
+    def _seen_seconds(self) -> float:
+        return (self._packet_clock if self._in_gap else self._clock).end_seconds
 
 
 def _frames_per_second(stream: VideoStream) -> float | None:

@@ -11,7 +11,16 @@ from pipeline.frame import Frame, Message
 from pipeline.messages import EndOfStream, FrameHeader, Hop, ModelCard, Policy, Slot, StreamStart
 from pipeline.pixels import PixelConverter
 from pipeline.settings import QueueSettings, SourceSettings
-from pipeline.sources import CapturedFrame, Source, SourceInfo, open_source, parse_address
+from pipeline.sharedmem import aligned
+from pipeline.sources import (
+    CapturedFrame,
+    LeftOut,
+    OpeningStopped,
+    Source,
+    SourceInfo,
+    open_source,
+    parse_address,
+)
 from pipeline.stage import FRAMES, Kit, SourceStage
 
 LEASE_SECONDS = 0.1
@@ -46,26 +55,34 @@ class Decode(SourceStage):
         self._began_ns = time.monotonic_ns()
 
     def run(self, emit: Callable[[Message], None]) -> None:
-        source = self._source = self._source or self._open()
+        try:
+            source = self._source = self._source or self._open()
+        except OpeningStopped:
+            return
         start = stream_start(source.info, self._settings, self.kit.settings.queue)
         assert self.kit.leases is not None
         self.kit.leases.limit = self._model.workers + IN_HAND + self.kit.settings.queue.capacity
         emit(start)
         seq = 0
         frames = iter(source.frames(self.kit.stopped))
-        while self._make_room(start.policy) and (captured := next(frames, None)):
+        while self._make_room(start.policy) and (taken := next(frames, None)):
             self.kit.meter.captured(self._source_id)
-            frame = self._place(seq, captured)
-            if frame:
+            if isinstance(taken, LeftOut):
+                self.kit.meter.dropped(self._source_id, seq, taken.reason)
+            elif frame := self._place(seq, taken):
                 emit(frame)
             seq += 1
-        if source.decode_errors:
-            self.kit.meter.warn(f"{self._source_id}: {source.decode_errors} damaged packets were left out")
-        if source.skipped_packets:
-            self.kit.meter.warn(f"{self._source_id}: {source.skipped_packets} packets skipped, decoding was behind")
+        self._tell_troubles(source)
+        emit(EndOfStream(self._source_id, seq, source.failure))
+
+    def _tell_troubles(self, source: Source) -> None:
+        told = source.troubles()
+        if source.repaired_times:
+            told.append(f"{source.repaired_times} time stamps were repaired: they jumped, did not grow or were missing")
+        for trouble in told:
+            self.kit.meter.warn(f"{self._source_id}: {trouble}")
         if source.failure:
             self.problem = SourceError(f"{self._source_id}: {source.failure}")
-        emit(EndOfStream(self._source_id, seq, source.failure))
 
     def _make_room(self, policy: Policy) -> bool:
         """Where nothing may be dropped, wait for a free slot before a frame is taken, so that a stop meanwhile loses
@@ -119,10 +136,16 @@ class Decode(SourceStage):
             try:
                 image_hwc = frame.place("image_bgr", slot, "uint8", (captured.height, captured.width, 3))
             except ValueError:
-                limit = self.kit.pools[FRAMES].spec.slot_bytes
-                size = f"{captured.width}x{captured.height}"
-                raise SourceError(f"{self._source_id}: a frame of {size} is larger than {limit} bytes") from None
+                raise self._too_large(captured.width, captured.height, input_hwc.nbytes) from None
             self._converter.write_bgr(picture, turn, image_hwc)
+
+    def _too_large(self, width: int, height: int, taken_bytes: int) -> SourceError:
+        """Only pixels in full size can be too many: the network's input has the same size whatever the source has."""
+        most_pixels = (self.kit.pools[FRAMES].spec.slot_bytes - aligned(taken_bytes)) // 3
+        return SourceError(
+            f"{self._source_id}: a frame of {width}x{height} has {width * height / 1e6:.1f} million pixels, a video or "
+            f"window can take {most_pixels / 1e6:.1f} million: make it smaller, or run without video and window"
+        )
 
     def close(self) -> None:
         if self._source:
