@@ -155,7 +155,7 @@ def _show_path(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line and in UTF-8: line ends and the like, and bytes of a file name that are no text, as backslash codes."""
+    """On one line and in UTF-8: line ends, and bytes of a file name that are no text, are backslash codes."""
     return "".join(letter if letter.isprintable() else _code(letter) for letter in text)
 
 
