@@ -71,7 +71,11 @@ def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -
     server = rtsp_server(file=CLIP, user="cam", password="s3cret", auth="digest")
     done = run(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
     assert done.returncode == code, done.stderr
-    assert len(json_lines(tmp_path / "r.jsonl")) == (3 if code == 0 else 0)
+    delivered = len(json_lines(tmp_path / "r.jsonl"))
+    if code == 0:  # a busy machine may drop one of the three
+        assert accounts(done.stderr)["captured"] == 3 and delivered == accounts(done.stderr)["delivered"] > 0
+    else:
+        assert delivered == 0
     told = done.stdout + done.stderr + (tmp_path / "r.jsonl").read_text()
     assert password not in told and "s3cret" not in told
 
