@@ -34,5 +34,12 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def _check_folders(deliver: DeliverSettings) -> None:
     for key in ("video", "jsonl", "mot"):
         path = getattr(deliver, key)
-        if path and path != "-" and not Path(path).absolute().parent.is_dir():
+        if path and path != "-" and not _folder_exists(key, path):
             raise UsageError(f"deliver.{key}: the folder of {path} does not exist; make it first")
+
+
+def _folder_exists(key: str, path: str) -> bool:
+    try:
+        return Path(path).absolute().parent.is_dir()
+    except OSError as error:  # a name too long, a folder above that may not be entered
+        raise UsageError(f"deliver.{key}: {path}: {error.strerror}") from None

@@ -148,3 +148,8 @@ def test_a_source_gets_a_short_name_without_secrets(uri: str, name: str) -> None
 def test_settings_do_not_show_passwords() -> None:
     settings = parse(["rtsp://user:s3cret@10.0.0.7/1"]).settings
     assert "s3cret" not in repr(settings)
+
+
+def test_a_folder_of_an_impossible_name_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"deliver\.jsonl: .*: File name too long"):
+        load_settings(None, [("deliver.jsonl", "a" * 5000 + "/x.jsonl")])
