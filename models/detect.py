@@ -25,6 +25,7 @@ from configs import startup
 from models import DEFAULT_MODEL, list_models, load_model
 from models.command import exit_code
 from models.devices import choose_device
+from models.files import check_is_file
 from models.tta import PAPER_SCALES, predict
 
 Colour = tuple[int, int, int]  # blue, green, red
@@ -84,6 +85,7 @@ def plan_targets(images: list[Path], folder: Path) -> dict[Path, Path]:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """BGR pixels (H, W, 3), turned upright as the file says. Raises ValueError."""
     try:
+        check_is_file(path)
         encoded = np.fromfile(path, np.uint8)
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     except OSError as error:

@@ -1,6 +1,9 @@
-"""Files that are there whole or not at all, also after a power loss. Knows not what is in them."""
+"""Files that are written whole or not at all, also for a power loss, and looked at before they are read. Knows not
+what is in them."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,3 +44,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_is_file(path: Path) -> None:
+    """Raises OSError for what is not there and what is no file: to open a pipe would wait for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

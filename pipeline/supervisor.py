@@ -110,14 +110,7 @@ class Supervisor:
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
-            self._show()
-
-    def _show(self) -> None:
-        try:
             self._watcher(self.state)
-        except OSError:
-            if not _leave_closed_terminal():
-                raise
 
     def _running(self) -> list[str]:
         return [stage for stage in self._launched if stage not in self._finished]
@@ -220,7 +213,6 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
         if number == signal.SIGHUP:
-            _leave_closed_terminal()
             self._stop_signals = max(self._stop_signals, 1)
         else:
             self._stop_signals += 1
@@ -301,21 +293,6 @@ def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _leave_closed_terminal() -> bool:
-    """Let what is said on a terminal that has gone go nowhere instead of raising; whether there was one."""
-    gone = []
-    for fd in (1, 2):
-        try:
-            os.write(fd, b"")
-        except OSError:
-            gone.append(fd)
-    for fd in gone:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, fd)
-        os.close(nowhere)
-    return bool(gone)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_a_file_with_two_uses_is_refused(outputs, message: str, place) -> None:
 UNWRITABLE = {
     "no such folder": ("nowhere/x", UsageError, "the folder of nowhere/x does not exist"),
     "a folder": ("folder", OutputError, "it is a folder"),
+    "too long a name for a folder": ("x" * 5000 + "/x", UsageError, "File name too long"),
     "too long a name": ("x" * 5000, UsageError, "File name too long"),
     "a file as folder": ("clip.mp4/x", UsageError, "the folder of clip.mp4/x does not exist"),
 }

@@ -1,6 +1,7 @@
 """`python -m models.detect`: pictures with boxes, a line for each image, and what it says to bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def test_bad_input_is_told_in_one_line(street, tmp_path, monkeypatch, capfd, arg
     assert out == ""
     assert err.startswith("error: ") and told in err
     assert err.count("\n") == 1
+
+
+def test_a_pipe_is_told_of_and_not_waited_for(tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert main([str(tmp_path / "pipe.png"), "--out", str(tmp_path / "out")]) == 2
+    assert capfd.readouterr().err == f"error: {tmp_path}/pipe.png: cannot be read (not a regular file)\n"
 
 
 def test_runs_as_a_module_and_has_the_only_word_on_a_damaged_image(street, tmp_path):

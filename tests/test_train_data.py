@@ -1,6 +1,7 @@
 """The data side of training: COCO files as they should be and as they should not, samples, batches, loaders."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import chain
@@ -17,6 +18,7 @@ from models.spec import SPECS
 from train.coco import DataError, read_coco, same_classes
 from train.dataset import LOADER_START, DetectionDataset, collate, loader_process
 from train.recipe import AugmentSettings, TargetSettings
+from train.state import StateError, load_state
 
 MINI = Path(__file__).parent / "data" / "bccd_mini"
 IMAGE = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
@@ -358,3 +360,11 @@ def test_a_batch_leaves_out_what_cannot_be_used_and_may_be_empty(damaged, size_c
     none = collate([dataset[0, place] for place in (0, 1)], **options)
     assert none.images_bhwc.shape == (0, 192, 256, 3) and none.image_ids == () and len(none.problems) == 2
     assert none.targets.cells.shape == (0, 128) and none.boxes_xyxy == ()
+
+
+def test_a_pipe_is_told_of_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"pipe: cannot be read \(not a regular file\); give a COCO json file"):
+        read_coco(tmp_path / "pipe", tmp_path)
+    with pytest.raises(StateError, match=r"pipe: cannot be read"):
+        load_state(tmp_path / "pipe")

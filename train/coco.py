@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoints import a_few, one_line
+from models.files import check_is_file
 
 Floats = NDArray[np.float32]
 Areas = NDArray[np.float64]
@@ -141,6 +142,7 @@ class CocoFile(msgspec.Struct):
 def read_file(json_path: Path) -> CocoFile:
     """What the file holds, whether it fits together or not. Raises DataError where it is none of the format."""
     try:
+        check_is_file(json_path)
         text = json_path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DataError(f"{json_path}: cannot be read ({error.strerror}); give a COCO json file") from None

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.files import whole_file
+from models.files import check_is_file, whole_file
 
 METADATA_KEY = "centerstream_training"
 Tensors = dict[str, Tensor]
@@ -63,6 +63,7 @@ def save_state(state: State, path: Path) -> None:
 def load_state(path: Path) -> State:
     """Raises StateError."""
     try:
+        check_is_file(path)
         with safe_open(path, framework="pt") as file:
             described = (file.metadata() or {}).get(METADATA_KEY)
             if described is None:
