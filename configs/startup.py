@@ -101,8 +101,9 @@ def _replaced(stream: TextIO, must_arrive: bool) -> TextIO:
     )
 
 
-class _OutputLost(Exception):
-    """Standard output cannot be written. No OSError: whoever handles those means files that have a name."""
+class _OutputLost(BaseException):
+    """Standard output cannot be written. No OSError, for whoever handles those means files that have a name, and no
+    Exception, for it is nobody's fault in between."""
 
     def tell(self) -> int:
         """Says so, unless whoever reads has read enough, as `head` does; the exit code."""

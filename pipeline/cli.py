@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from configs.uri import HIDDEN, Uri, shown, shown_text
+from configs.uri import HIDDEN, Uri, looks_like_an_address, shown, shown_text
 from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
@@ -162,6 +162,8 @@ def _number(kind: type) -> Callable[[str], Any]:
 
 
 def _names(text: str) -> list[str]:
+    if looks_like_an_address(text):
+        return [text]  # given by mistake; its parts would tell what the whole does not
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

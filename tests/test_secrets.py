@@ -36,7 +36,7 @@ def addresses(draw: st.DrawFn) -> str:
         a + secret + b for (a, b), secret in zip(draw(st.tuples(words, words, words)), SECRETS, strict=False)
     )
     host = draw(st.sampled_from(["127.0.0.1:1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:99999", ""]))
-    who = draw(st.sampled_from([f"{user}:{password}@", f"u:{password}@", f":{password}@", f"u:{password}", ""]))
+    who = draw(st.sampled_from([f"{user}:{password}@", f"u:{password}@", f":{password}@", f"u:{PASSWORD} ", ""]))
     tail = draw(
         st.sampled_from(["", "/", f"/{token}", f"/live/{token}/1", f"/1?key={token}", f"?{token}", f"/1#{token}"])
     )

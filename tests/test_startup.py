@@ -221,10 +221,15 @@ def test_nohup_is_heeded_from_the_start() -> None:
 
 
 def test_ctrl_c_at_any_time_is_a_quiet_end_of_other_commands(tmp_path) -> None:
-    # A file that never ends: the command is at its work for as long as it takes.
-    os.mkfifo(tmp_path / "image.jpg")
-    line = [sys.executable, "-m", "models.detect", str(tmp_path / "image.jpg"), "--out", str(tmp_path / "found")]
-    process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0)
+    # More pictures than it can look at before the signal comes.
+    image = ROOT / "tests" / "data" / "bccd_mini" / "images" / "BloodImage_00004.jpg"
+    images = [tmp_path / f"{number}.jpg" for number in range(1000)]
+    for path in images:
+        path.symlink_to(image)
+    line = [sys.executable, "-m", "models.detect", *map(str, images), "--out", str(tmp_path / "found")]
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    )
     wait_until(lambda: process.poll() is not None or (tmp_path / "found").exists(), 150, "the network")
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "")
