@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import CLIP, command, finish, json_lines, run, run_here, start, wait_until
+from tests.harness import CLIP, ROOT, command, finish, json_lines, run, run_here, start, wait_until
 
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=10"
+SHIPPED = ROOT / "models" / "weights" / "mobilenetv3_coco.safetensors"
 YESTERDAY = "yesterday's results\n"
 
 
@@ -51,7 +52,7 @@ def test_a_source_or_configuration_is_never_overwritten(tmp_path, monkeypatch) -
     clip.write_bytes(CLIP.read_bytes())
     link.symlink_to(clip)
     config.write_text("infer: {score_threshold: 0.5}\n")
-    weights.write_bytes(b"weights")
+    weights.write_bytes(SHIPPED.read_bytes())
     for arguments in (
         [clip, "--out", clip],
         [clip, "--out", link],

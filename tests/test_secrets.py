@@ -109,7 +109,7 @@ def validate_here(arguments: list[object]) -> tuple[int, str]:
 
 
 @settings(max_examples=ADDRESSES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(addresses(), st.sampled_from(list(PLACES)))
+@given(addresses(), st.sampled_from([*PLACES, *["the source"] * 10]))
 def test_nothing_secret_is_told_and_there_is_no_traceback(uri: str, place: str) -> None:
     code, told = validate_here(PLACES[place](uri))
     assert code in (0, 2, 3), told  # 0: rtsp:a:b@c.mp4 is a name that a new file may have

@@ -100,7 +100,7 @@ class Decode(SourceStage):
         assert self.kit.leases is not None
         slot, self._slot = self._slot or self.kit.leases.lease(0.0), None
         if slot is None:
-            self.kit.meter.dropped(self._source_id, seq, "no free slot, the stages after are stuck")
+            self.kit.meter.dropped(self._source_id, seq, "no free slot, the stages after it are slower than the source")
             return None
         frame = Frame(self._header(seq, captured, slot), self.kit.pools)
         # Waiting for a slot, or behind the frame before in the decoder's own queue, is waiting, not work: it comes
