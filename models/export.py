@@ -16,7 +16,7 @@ import torchvision.ops  # noqa: F401  puts its operators into torch.ops
 from configs import startup
 from models import DEFAULT_MODEL, load_model
 from models.command import exit_code
-from models.files import whole_file
+from models.files import check_not_read, whole_file
 from models.pixels import PixelDetector, PixelNetwork
 
 OPSET = 20
@@ -96,6 +96,7 @@ def run(given: argparse.Namespace) -> None:
     """Raises ValueError or OSError with one line."""
     network = load_model(given.model, given.weights)
     spec, batch = network.spec, given.batch
+    check_not_read(given.out, filter(None, [spec.weights_file]))
     module = PixelDetector(network, given.top_k, range(len(spec.class_names))) if given.top_k else PixelNetwork(network)
     width, height = given.width or spec.input_width, given.height or spec.input_height
     try:

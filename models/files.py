@@ -4,7 +4,7 @@ what is in them."""
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,6 +44,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_not_read(out: Path, read: Iterable[Path]) -> None:
+    """Raises ValueError where `out` is one of the files that are `read`, by whatever name or link."""
+    if out.exists() and any(path.exists() and out.samefile(path) for path in read):
+        raise ValueError(f"{out}: is read by this command, and would be overwritten; give another file")
 
 
 def check_is_file(path: Path) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import create_model, load_model
+from models import SPECS, create_model, load_model
 from models.decode import decode
 from models.engines import ENGINES, EngineError, Job, available_engines, create_engine
 from models.engines.choice import choose, fastest
+from models.export import main as export_main
 from models.pixels import PixelDetector, PixelNetwork
 from tests.drawn_weights import drawn_state_dict
 from tests.harness import ROOT
@@ -264,3 +265,12 @@ assert heard == [signal.SIGUSR1]
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done
+
+
+def test_an_export_does_not_overwrite_the_weights_it_is_of(tmp_path, capsys) -> None:
+    weights, link = tmp_path / "w.safetensors", tmp_path / "net.onnx"
+    weights.write_bytes(Path(SPECS["mobilenetv3"].weights_file).read_bytes())
+    link.symlink_to(weights)
+    before = weights.read_bytes()
+    assert export_main([str(link), "--weights", str(weights), "--width", "64", "--height", "64"]) == 2
+    assert "is read by this command" in capsys.readouterr().err and weights.read_bytes() == before

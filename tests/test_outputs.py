@@ -120,6 +120,20 @@ def test_a_run_goes_on_while_another_output_is_left(tmp_path) -> None:
     assert len(json_lines(lines)) == 10 and " 10 delivered" in done.stderr
 
 
+def test_where_no_frame_came_through_there_are_no_figures(tmp_path) -> None:
+    done = run_here("rtsp://127.0.0.1:1/x", "--jsonl", tmp_path / "o.jsonl")
+    assert done.returncode == 3
+    assert "frames/s" not in done.stderr and "ms a frame" not in done.stderr and " 0.0" not in done.stderr
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_the_first_line_waits_for_a_rate_to_tell(tmp_path) -> None:
+    """A frame a second: after one second there is one frame, and no rate yet."""
+    done = run("lavfi:testsrc2=size=320x240:rate=1", "--realtime", "--max-frames", 5, "--jsonl", tmp_path / "o.jsonl")
+    lines = [line for line in done.stderr.splitlines() if "frames/s  latency" in line]
+    assert lines and not [line for line in lines if " 0.0 frames/s" in line], done.stderr
+
+
 def test_a_file_that_was_deleted_meanwhile_was_not_written(tmp_path) -> None:
     lines = tmp_path / "o.jsonl"
     process = start(ENDLESS, "--jsonl", lines)

@@ -71,12 +71,13 @@ def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -
     server = rtsp_server(file=CLIP, user="cam", password="s3cret", auth="digest")
     done = run(server.url_for(user, password), "--max-frames", 3, "--jsonl", tmp_path / "r.jsonl", "--verbose")
     assert done.returncode == code, done.stderr
-    delivered = len(json_lines(tmp_path / "r.jsonl"))
+    told = done.stdout + done.stderr
     if code == 0:  # a busy machine may drop one of the three
+        delivered = len(json_lines(tmp_path / "r.jsonl"))
         assert accounts(done.stderr)["captured"] == 3 and delivered == accounts(done.stderr)["delivered"] > 0
+        told += (tmp_path / "r.jsonl").read_text()
     else:
-        assert delivered == 0
-    told = done.stdout + done.stderr + (tmp_path / "r.jsonl").read_text()
+        assert not (tmp_path / "r.jsonl").exists()
     assert password not in told and "s3cret" not in told
 
 
@@ -112,7 +113,7 @@ def silent_server():
 def test_a_stop_while_a_camera_is_being_opened_is_a_normal_end(silent_server, number, tmp_path) -> None:
     leftovers = Leftovers()
     url = f"rtsp://127.0.0.1:{silent_server.getsockname()[1]}/a"
-    process = start(url, "--set", "sources.127-0-0-1-a.open_timeout_seconds=100", "--jsonl", tmp_path / "r.jsonl")
+    process = start(url, "--set", "sources.127-0-0-1.open_timeout_seconds=100", "--jsonl", tmp_path / "r.jsonl")
     connection, _ = silent_server.accept()
     pids = stage_pids(process.pid)
     process.send_signal(number)
@@ -132,7 +133,7 @@ def test_a_stop_before_a_camera_is_opened_is_a_normal_end() -> None:
 
 def test_a_camera_that_cannot_be_opened_still_ends_in_an_error(silent_server) -> None:
     url = f"rtsp://127.0.0.1:{silent_server.getsockname()[1]}/a"
-    done = run(url, "--set", "sources.127-0-0-1-a.open_timeout_seconds=0.5")
+    done = run(url, "--set", "sources.127-0-0-1.open_timeout_seconds=0.5")
     assert done.returncode == 3 and "did not answer within 0.5 s" in done.stderr
 
 

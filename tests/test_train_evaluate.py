@@ -321,6 +321,7 @@ BAD_INPUT = {
     "no batch": (["--batch", "0"], "--batch 0"),
     "no such device": (["--device", "cuda:99"], "cuda:99"),
     "nowhere to write": (["--json", "nowhere/scores.json"], "nowhere"),
+    "the annotations as scores": (["--json", "street.json"], "street.json: is read by this command"),
     "no image": (["--data", "none.json"], "none of 1 images"),
 }
 

@@ -32,6 +32,7 @@ from models.checkpoints import a_few
 from models.command import exit_code
 from models.decode import decode
 from models.devices import choose_device
+from models.files import check_not_read
 from models.memory import keep_freed_memory
 from models.preprocess import Prepared, preprocess
 from models.tta import PAPER_SCALES, predict
@@ -204,6 +205,8 @@ def run(given: argparse.Namespace) -> None:
     device = choose_device(given.device, "--device")
     coco = read_coco(given.data, given.images)
     model = load_model(given.model, given.weights)
+    if given.json:
+        check_not_read(given.json, [Path(given.data), *filter(None, [model.spec.weights_file])])
     scores = evaluate(
         model,
         coco,
