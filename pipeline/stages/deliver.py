@@ -5,7 +5,7 @@ they are.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.errors import OutputError
 from pipeline.frame import Frame
 from pipeline.messages import EndOfStream, FrameHeader, ModelCard, StreamStart
 from pipeline.results import FrameResult
+from pipeline.settings import DeliverSettings
 from pipeline.sinks import Sink
 from pipeline.sinks.window import StopRequested
 from pipeline.stage import Kit, Stage
@@ -34,6 +35,7 @@ class Deliver(Stage):
 
     def prepare(self) -> None:
         settings = self._settings
+        self._makers = sink_makers(settings)
         if settings.video or settings.show:
             from pipeline.overlay import Overlay
 
@@ -49,29 +51,13 @@ class Deliver(Stage):
 
     def stream_started(self, start: StreamStart) -> None:
         self._has_outputs = self._settings.has_outputs()
-        problems = [self._open(output, make) for output, make in self._wanted(start)]
+        problems = [self._open(output, start) for output in self._makers]
         for problem in filter(None, problems):
             self._tell(problem)
 
-    def _wanted(self, start: StreamStart) -> Iterator[tuple[str, Callable[[], Sink]]]:
-        """What is to be opened for a source, by its key in the settings."""
-        jsonl, mot, video = self._settings.jsonl, self._settings.mot, self._settings.video
-        if jsonl:
-            from pipeline.sinks.jsonl import JsonLinesSink
-
-            yield "jsonl", lambda: JsonLinesSink(jsonl)
-        if mot:
-            from pipeline.sinks.mot import MotSink
-
-            yield "mot", lambda: MotSink(mot)
-        if video:
-            from pipeline.sinks.video import VideoSink
-
-            yield "video", lambda: VideoSink(video, start.frames_per_second)
-
-    def _open(self, output: str, make: Callable[[], Sink]) -> OutputError | None:
+    def _open(self, output: str, start: StreamStart) -> OutputError | None:
         try:
-            self._add(output, make())
+            self._add(output, self._makers[output](start))
         except OutputError as error:
             self._failed(output, error)
             return error
@@ -151,3 +137,22 @@ class Deliver(Stage):
                 sink.close()
             except OutputError as error:
                 self._failed(output, error)
+
+
+def sink_makers(settings: DeliverSettings) -> dict[str, Callable[[StreamStart], Sink]]:
+    """What opens each file that is wanted, by its key in the settings. Only what is wanted is imported, and now."""
+    makers: dict[str, Callable[[StreamStart], Sink]] = {}
+    jsonl, mot, video = settings.jsonl, settings.mot, settings.video
+    if jsonl:
+        from pipeline.sinks.jsonl import JsonLinesSink
+
+        makers["jsonl"] = lambda start: JsonLinesSink(jsonl)
+    if mot:
+        from pipeline.sinks.mot import MotSink
+
+        makers["mot"] = lambda start: MotSink(mot)
+    if video:
+        from pipeline.sinks.video import VideoSink
+
+        makers["video"] = lambda start: VideoSink(video, start.frames_per_second)
+    return makers
