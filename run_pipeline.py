@@ -11,6 +11,7 @@ if __name__ == "__main__":
         if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, lambda *_: os._exit(130))
 
+import signal
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def main() -> int:
 
         with Console(command.settings, command.verbose) as console:
             state = Supervisor(command.settings, console.update).run()
+        for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
+            signal.signal(number, signal.SIG_IGN)
         console.summarise(state)
         return state.exit_code
     except CenterStreamError as error:
@@ -63,4 +66,4 @@ if __name__ == "__main__":
         import msgspec  # noqa: F401
     except ModuleNotFoundError:
         use_own_environment()
-    startup.run(main)
+    startup.run(main, at_once=True)

@@ -50,6 +50,8 @@ def standard_output_is_closed() -> bool:
 
 def _report_to_nobody() -> None:
     """Both runtimes look up a host and leave files in the user's folder as soon as they are imported."""
+    if not (os.environ.get("LOGNAME") or os.environ.get("USER")):
+        os.environ["LOGNAME"] = str(os.getuid())  # or torch asks the system who we are, which may ask a network
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime; heard only before the import
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO goes without when it is missing
 
@@ -63,8 +65,10 @@ def _keep_in_our_cache() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
+def run(main: Callable[[], int | None], at_once: bool = False) -> NoReturn:
     """Runs a command, and ends the process with what `main` returns, None being 0.
+
+    `at_once`: without Python's own tidying up, in which a signal would kill it, and threads that a library left behind.
 
     Ctrl-C is a quiet end. What is told on standard error never changes the outcome, whether or not it can be written.
     A reader of standard output that has gone has read enough; any other failure to write there is an error.
@@ -77,6 +81,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = lost.tell()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    if at_once and isinstance(code, int):
+        os._exit(code)
     sys.exit(code)
 
 

@@ -6,18 +6,25 @@ Of an address on a network only scheme, host and port are; a path or a query may
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from functools import total_ordering
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import unquote
 
 HIDDEN = "…"
 LONGEST_SHOWN = 200
 LONGEST_NAME = 64
 
 _NETWORK = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
-# One slash too: of two in a row a path has one
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+# One slash too, for of two in a row a path has one; schemes that people know without any; and host:port/path
+_SCHEME = re.compile(
+    r"[a-zA-Z][a-zA-Z0-9+.-]+\s*:\s*/|^\s*(rtsps?|https?|rtmp|srt|udp|tcp|ftp)\s*:|^/*[\w.-]+:\d+/", re.IGNORECASE
+)
+_HARMLESS_PATTERN = re.compile(r"lavfi:(?!.*movie)[\w=:.,;()+*-]*(?<!\\)(/\d[\w=:.,;()+*-]*)*")
+_UNQUOTED = dict.fromkeys(map(ord, "'\"[]"))
+_BACKSLASHES: tuple[dict[int, str | None], ...] = ({ord("\\"): None}, {ord("\\"): "/"})
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+(?:%25[\w.-]+)?\])(:\d{1,5})?")
 # Kept in a user and password as they are: RFC 3986, section 3.2.1; a % only where it begins a code
 _TO_ENCODE = re.compile(r"%(?![0-9a-fA-F]{2})|[^\w!$&'()*+,;=:.~%-]", re.ASCII)
@@ -142,14 +149,17 @@ def _show_network(network: Network) -> str:
 
 
 def _show_path(text: str) -> str:
-    """A path is shown as it is, unless it looks like an address that went wrong: user:password@host, a?token=b."""
-    if _SCHEME.search(text):
+    """A path is shown as it is, unless it looks like an address that went wrong, or a part of one: anything with an @,
+    a?token=b, host:554/path, also where it is encoded, escaped or in quotes."""
+    if text.startswith(_PATTERN) and not _HARMLESS_PATTERN.fullmatch(text):  # a filter may open an address, too
+        return f"{_PATTERN}{re.match(r'[a-z0-9_]*', text.removeprefix(_PATTERN))[0]}{HIDDEN}"  # type: ignore[index]
+    meant = [unquote(unicodedata.normalize("NFKC", text)).translate(_UNQUOTED | way) for way in _BACKSLASHES]
+    if any(_SCHEME.search(reading) for reading in meant):
         return f"{HIDDEN}://{HIDDEN}"
-    before, at, _ = text.rpartition("@")
-    if at and ":" in before:
+    if any("@" in reading for reading in meant):
         return f"***@{HIDDEN}"
-    before, query, after = text.partition("?")
-    if query and "=" in after:
+    before, query, _ = text.partition("?")
+    if query and any("=" in reading.partition("?")[2] for reading in meant):
         text = f"{before}?{HIDDEN}"
     return _cut(printable(text))
 

@@ -28,6 +28,8 @@ def cached_file(name: str, make: Callable[[Path], None]) -> Path:
     """
     path = cache_dir() / name
     for found in _of_this_name(path):
+        if found.is_dir():  # nobody's file: not ours to remove, and another checksum will be another name
+            continue
         if found == _with_checksum(path, found):
             with suppress(OSError):  # another user's, in a folder for several
                 found.touch()

@@ -164,7 +164,10 @@ def _number(kind: type) -> Callable[[str], Any]:
 def _names(text: str) -> list[str]:
     if looks_like_an_address(text):
         return [text]  # given by mistake; its parts would tell what the whole does not
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"got {shown(text)}, allowed are names with commas between them")
+    return names
 
 
 _READ: dict[type, Any] = {float: _number(float), int: _number(int), list: _names, str: str}

@@ -3,7 +3,6 @@ standard output stays free for results. Knows the run's state, no process."""
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -77,7 +76,7 @@ class Console:
         self._tell_once(f"ready after {state.started_at - state.launched_at:.1f} s: {model_line(state)}")
         self._next = self._next or time.monotonic() + 1.0
         # Not before there is a rate to tell.
-        if time.monotonic() >= self._next and "deliver" in state.reports and state.reports["deliver"].frames_per_second:
+        if time.monotonic() >= self._next and _has_rate(state):
             self._next = time.monotonic() + LINE_SECONDS
             self._terminal.print(Text(plain_line(state)), soft_wrap=True)
 
@@ -94,6 +93,17 @@ class Console:
                     self._terminal.print(Text(note), soft_wrap=True)
         if state.interrupted:
             self._terminal.print("stopped on request")
+
+
+def _has_rate(state: RunState) -> bool:
+    return (
+        state.started_at is not None and "deliver" in state.reports and state.reports["deliver"].frames_per_second > 0
+    )
+
+
+def _rate(frames_per_second: float) -> str:
+    """Of a frame a minute there is something to see too."""
+    return f"{frames_per_second:.1f} frames/s" if frames_per_second >= 1 else f"{frames_per_second:.2g} frames/s"
 
 
 def model_line(state: RunState) -> str:
@@ -123,7 +133,7 @@ def plain_line(state: RunState) -> str:
             words.append(f"without result {page.failed}")
     report = state.reports["deliver"]
     latency = report.recent_latency
-    words.insert(1, f"{report.frames_per_second:.1f} frames/s")
+    words.insert(1, _rate(report.frames_per_second))
     words.insert(2, f"latency p50 {latency.p50_ms:.0f} p95 {latency.p95_ms:.0f} ms")
     return "  ".join(words + [f"{left} left" for left in [_time_left(state)] if left])
 
@@ -154,7 +164,7 @@ def _time_left(state: RunState) -> str | None:
 def live_view(state: RunState) -> RenderableType:
     """The table that a terminal shows while the run lasts."""
     parts: list[RenderableType] = [Text(model_line(state), style="dim"), _stage_table(state)]
-    if "deliver" in state.reports and state.started_at is not None:
+    if _has_rate(state):
         parts.append(Text(plain_line(state)))
     done = _fraction_done(state)
     if done is not None:
@@ -192,7 +202,7 @@ def summary(state: RunState, settings: Settings) -> list[RenderableType]:
     seconds = state.ended_at - state.started_at
     lines: list[RenderableType] = []
     if frames:
-        rate = f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
+        rate = f"{frames} frames in {seconds:.1f} s: {_rate(frames / max(seconds, 1e-9))}"
         lines.append(Text(f"{rate}, ready after {state.started_at - state.launched_at:.1f} s", style="bold"))
     lines.append(Text(model_line(state)))
     if state.model and state.model.engine_speeds:
@@ -214,7 +224,7 @@ def _written(state: RunState, settings: Settings) -> Iterator[str]:
         told = f"{shown_text(path)}: {counts.frames} frames"
         if counts.problem:
             yield f"{told}, then it failed"
-        elif not Path(path).exists():
+        elif counts.is_gone:
             yield f"{told}, and it is not there any more: deleted or moved while it was written"
         else:
             yield f"wrote {told}"

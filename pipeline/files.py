@@ -3,6 +3,7 @@ by what they are, not by what they are called, before anything is opened. Knows 
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.errors import OutputError, UsageError
 
 STANDARD_OUTPUT = "-"
 _DESCRIPTOR = 1
+_DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")
+_MOST_LINKS = 40
 
 # (device, inode) of what is there; the path, links followed, of what is not there yet
 Identity: TypeAlias = tuple[int, int] | str
@@ -26,13 +29,31 @@ def check_outputs(outputs: Mapping[str, str]) -> dict[Identity, str]:
     """
     written: dict[Identity, str] = {}
     for name, target in outputs.items():
-        _check_writable(name, target)
-        identity = _identity(target)
+        place = STANDARD_OUTPUT if _descriptor_of(name, target) == _DESCRIPTOR else target
+        _check_writable(name, place)
+        identity = _identity(place)
         if identity in written:
             raise UsageError(f"{written[identity]} is the file of {name} too; give another file")
         if identity is not None:
             written[identity] = f"{name}: {shown_text(target)}"
     return written
+
+
+def _descriptor_of(name: str, path: str) -> int | None:
+    """1 for /dev/stdout, /dev/fd/1 and the like, 2 for standard error, None for a path that leads to no descriptor.
+
+    Raises UsageError for others: the process that writes has its own, and another file under the same number.
+    """
+    for _ in range(_MOST_LINKS):
+        folder, last = os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path)  # noqa: PTH119, PTH120
+        if last.isdecimal() and _DESCRIPTORS.fullmatch(folder):
+            if int(last) in (1, 2):
+                return int(last)
+            raise UsageError(f"{name}: {shown_text(path)} is a descriptor; give a path, or - for standard output")
+        if not os.path.islink(os.path.join(folder, last)):  # noqa: PTH114, PTH118 (false for a name that is too long)
+            return None
+        path = os.path.join(folder, Path(folder, last).readlink())  # noqa: PTH118 (an absolute target takes its place)
+    return None
 
 
 def check_inputs(inputs: Mapping[str, Iterable[Path]], written: Mapping[Identity, str]) -> None:
@@ -59,10 +80,10 @@ def _check_writable(name: str, path: str) -> None:
         if standard_output_is_closed():
             raise OutputError(f"{name}: standard output is closed; give a file, or leave it open")
         return
-    place = Path(path)
     try:
-        exists, is_folder = place.exists(), place.is_dir()
-        folder_exists = place.absolute().parent.is_dir()
+        place = Path(os.path.realpath(path))  # a link that leads to nothing yet is written where it leads
+        exists, is_folder = place.exists(), place.is_dir() or path.endswith("/")
+        folder_exists = place.parent.is_dir()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not a name a file can have"
         raise UsageError(f"{name}: {shown_text(path)}: {why}") from None
@@ -70,5 +91,5 @@ def _check_writable(name: str, path: str) -> None:
         raise UsageError(f"{name}: the folder of {shown_text(path)} does not exist; make it first")
     if is_folder:
         raise OutputError(f"{name}: cannot write {shown_text(path)}: it is a folder")
-    if not os.access(path if exists else place.absolute().parent, os.W_OK):
+    if not os.access(place if exists else place.parent, os.W_OK):
         raise OutputError(f"{name}: cannot write {shown_text(path)}: no permission")

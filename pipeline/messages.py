@@ -146,10 +146,11 @@ class SourceCounts(msgspec.Struct):
 
 
 class OutputCounts(msgspec.Struct):
-    """One output: frames that it took, and why it takes no more, if it failed."""
+    """One output: frames that it took, why it takes no more, if it failed, and whether its file is there no longer."""
 
     frames: int = 0
     problem: str | None = None
+    is_gone: bool = False
 
 
 class Report(msgspec.Struct, tag="report"):

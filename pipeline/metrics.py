@@ -146,6 +146,10 @@ class Meter:
         with self._lock:
             self._outputs.setdefault(output, OutputCounts()).problem = problem
 
+    def output_gone(self, output: str) -> None:
+        with self._lock:
+            self._outputs[output].is_gone = True
+
     def warn(self, text: str) -> None:
         """A line for the user; told once."""
         with self._lock:

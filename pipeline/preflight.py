@@ -3,7 +3,9 @@ classes, of the outputs, then of the sources. The stages look again and have the
 block, writes nothing, and knows no torch.
 """
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import models
@@ -11,6 +13,9 @@ from pipeline.errors import UsageError
 from pipeline.files import check_inputs, check_outputs
 from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import parse_address
+
+_LISTS = (b"#EXTM3U", b"ffconcat version", b"\xef\xbb\xbf#EXTM3U")
+_LONGEST_LIST_BYTES = 1 << 20
 
 
 def check(settings: Settings, config: str | None = None) -> None:
@@ -45,5 +50,29 @@ def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
 
 def _files(source: SourceSettings) -> Iterable[Path]:
     """What a source reads on this machine. Raises SourceError for an address that leads nowhere."""
-    address = parse_address(source.uri)
-    return [Path(source.uri.reveal())] if address.kind == "file" else address.image_paths
+    address, text = parse_address(source.uri), source.uri.reveal()
+    if address.kind == "file":
+        return [Path(text), *_named_in(_list_of_files(Path(text)), Path(text).parent)]
+    if address.kind == "pattern":
+        return _named_in(text, Path())
+    return address.image_paths
+
+
+def _list_of_files(path: Path) -> str:
+    """The text of a playlist or of a list to join; empty for any other file."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(_LONGEST_LIST_BYTES)
+        if start.startswith(_LISTS):
+            return start.decode(errors="surrogateescape")
+    return ""
+
+
+def _named_in(text: str, folder: Path) -> list[Path]:
+    """The files that are there by a name that stands in `text`, from `folder` on."""
+    names = {name for line in text.splitlines() for name in (line, *re.split(r"[\s'\"=:,;\[\]]+", line)) if name}
+    found = []
+    for name in names:
+        with suppress(OSError, ValueError):  # what no name can be
+            if (folder / name).is_file():
+                found.append(folder / name)
+    return found

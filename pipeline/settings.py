@@ -17,6 +17,7 @@ FrameCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 VideoPath = Annotated[
     str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
 ]
+OutputPath = Annotated[str, Meta(min_length=1, description="a path, or - for standard output")]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
 # Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
 Silence = Annotated[float, Meta(ge=3.0, le=3600.0)]
@@ -153,9 +154,9 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Overlay video, H.264
     video: VideoPath | None = None
     # JSON lines, one object a frame; "-" is standard output
-    jsonl: str | None = None
+    jsonl: OutputPath | None = None
     # MOTChallenge text of the confirmed tracks
-    mot: str | None = None
+    mot: OutputPath | None = None
     # A window
     show: bool = False
     # Draw boxes into the video and the window

@@ -12,6 +12,7 @@ slot's generation grows with each lease and each return, so a `Slot` is good for
 twice, or reads it after its return, is found out.
 """
 
+import fcntl
 import math
 import mmap
 import os
@@ -57,12 +58,14 @@ def create_pool(name: str, slots: int, slot_bytes: int) -> PoolSpec:
     """Reserve (not yet take) memory for `slots` slots; the caller owns and closes the file descriptor."""
     slot_bytes = aligned(slot_bytes)
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create(f"centerstream-{name}")
+        fd = os.memfd_create(f"centerstream-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:  # macOS: a file without a name, which is as good
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     spec = PoolSpec(name, fd, slots, slot_bytes)
     os.ftruncate(fd, spec.size_bytes)
+    if hasattr(os, "memfd_create"):  # memory that shrinks under a process that maps it kills the process
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return spec
 
 

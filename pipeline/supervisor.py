@@ -302,8 +302,11 @@ def _endpoints(threads: bool) -> Iterator[str]:
         yield "inproc://centerstream"
         return
     # A socket's path may have little more than 100 bytes.
-    place = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="centerstream-", dir=place if len(os.fsencode(place)) < 60 else "/tmp")
+    try:
+        place = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="centerstream-", dir=place if len(os.fsencode(place)) < 60 else "/tmp")
+    except OSError as error:
+        raise UsageError(f"no folder for temporary files can be written ({error.strerror}); set TMPDIR") from None
     try:
         yield "ipc://" + folder
     finally:

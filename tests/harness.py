@@ -50,12 +50,14 @@ def _left_as_it_was() -> Iterator[None]:
     """What a command may change in its process, and a test session wants as it was."""
     import torch
 
-    threads, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        signal.signal(signal.SIGINT, interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def start(*arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:

@@ -11,7 +11,7 @@ SHOWN = {
     "": ("", "source"),
     "street.mp4": ("street.mp4", "street"),
     "/videos/a b.mp4": ("/videos/a b.mp4", "a-b"),
-    "me@home.mp4": ("me@home.mp4", "me-home"),
+    "me@home.mp4": ("***@…", "source"),  # the end of an address that a space had cut in two looks the same
     "frames/*.jpg": ("frames/*.jpg", "source"),
     "frames/img?.jpg": ("frames/img?.jpg", "img"),
     "0": ("0", "0"),
@@ -44,6 +44,18 @@ SHOWN = {
     "rtsp:/user:pass@10.0.0.7/1": ("…://…", "source"),
     "10.0.0.7/live?token=abc": ("10.0.0.7/live?…", "source"),
     "uri=rtsp://user:pass@cam": ("…://…", "source"),
+    "word@127.0.0.1:1/live": ("***@…", "source"),
+    "127.0.0.1:554/live/token": ("…://…", "source"),
+    "rtsp:host/live": ("…://…", "source"),
+    "rtsp:\\\\user:pass\\token": ("…://…", "source"),
+    "rtsp:\\/\\/user:pass\\/h": ("…://…", "source"),
+    "rtsp%3A%2F%2Fuser%3Apass%2Ftoken": ("…://…", "source"),
+    "rtsp：//user：pass/x": ("…://…", "source"),
+    "user:pass＠host": ("***@…", "source"),
+    "rtsp ://user:pass/host": ("…://…", "source"),
+    "lavfi:testsrc2=rate=1/40": ("lavfi:testsrc2=rate=1/40", "testsrc2"),
+    "lavfi:movie=http\\\\://host\\\\:80/token": ("lavfi:movie…", "movie"),
+    "lavfi:movie=clip.mp4": ("lavfi:movie…", "movie"),
 }
 
 

@@ -59,8 +59,14 @@ def choose(network: CenterNet, job: Job, tell: Callable[[str], None] = lambda do
         return measure(engines)
 
     speeds = _remembered(f"{_key(network, job, names)}.json", measure_here, problems.append)
+    speeds = {name: speed for name, speed in speeds.items() if name in names}
     name = fastest(speeds)
-    return Choice(engines.get(name) or create_engine(name, network, job), speeds, tuple(problems))
+    try:
+        engine = engines.get(name) or create_engine(name, network, job)
+    except EngineError as error:  # what was fastest once cannot be had today
+        problems.append(str(error))
+        engine = create_engine("eager", network, job)
+    return Choice(engine, speeds, tuple(problems))
 
 
 def _remembered(
@@ -75,6 +81,8 @@ def _remembered(
 
     try:
         return _decode(cached_file(file_name, measure_into).read_bytes())
+    except msgspec.MsgspecError:
+        return measured or measure_here()
     except OSError as error:
         lament(f"remembering which engine is fastest, so each start measures: the cache cannot be written ({error})")
         return measured or measure_here()

@@ -3,13 +3,16 @@
 Nothing waits in this process: whatever was appended can be read even after `kill -9`.
 """
 
+import errno
 import os
+import select
 
 from configs.uri import shown_text
 from pipeline.errors import OutputError
 
 STANDARD_OUTPUT = "-"
-_REPLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+# Not to wait for the reader of a pipe: one that never comes would hold up everything.
+_REPLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class LineFile:
@@ -23,6 +26,7 @@ class LineFile:
         try:
             # A duplicate, so that closing this does not close the process's own standard output.
             self._descriptor = os.dup(1) if path == STANDARD_OUTPUT else os.open(path, _REPLACE, 0o666)
+            os.set_blocking(self._descriptor, True)
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -35,6 +39,13 @@ class LineFile:
         except OSError as error:
             raise self._cannot_write(error) from error
 
+    def check(self) -> None:
+        """For who has nothing to write: raises OutputError when the reader of a pipe has gone."""
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise self._cannot_write(BrokenPipeError())
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -42,4 +53,6 @@ class LineFile:
 
     def _cannot_write(self, error: OSError) -> OutputError:
         reason = "its reader has gone" if isinstance(error, BrokenPipeError) else error.strerror
+        if error.errno == errno.ENXIO:
+            reason = "it is a pipe that nobody reads; start its reader first"
         return OutputError(f"cannot write {self._name}: {reason}")

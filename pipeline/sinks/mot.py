@@ -21,8 +21,11 @@ class MotSink:
         self._file = LineFile(path)
 
     def write(self, frame: FrameResult, image_bgr: NDArray[np.uint8] | None = None) -> None:
-        for line in mot_lines(frame):
+        lines = mot_lines(frame)
+        for line in lines:
             self._file.append(line.encode())
+        if not lines:
+            self._file.check()
 
     def close(self) -> None:
         self._file.close()

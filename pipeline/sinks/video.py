@@ -98,7 +98,8 @@ class VideoSink:
 
     def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
         options = {"flush_packets": "1", **_CONTAINER_OPTIONS[self._path.suffix.lower()]}
-        container = av.open(str(self._path), "w", options=options)
+        # "file:" before it, or FFmpeg would take what a name has before a colon for a protocol.
+        container = av.open(f"file:{self._path}", "w", options=options)
         stream = container.add_stream("libx264", rate=self._rate, options=dict(_ENCODER_OPTIONS))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE

@@ -83,7 +83,7 @@ def _images(uri: Uri, found: Iterable[Path]) -> Address:
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise SourceError(f"{uri.shown}: no images there; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
-    return Address("images", uri.shown, "", tuple(sorted(paths, key=_natural)))
+    return Address("images", uri.shown, "", tuple(sorted(set(paths), key=_natural)))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+from av.codec.context import Flags
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -147,12 +148,12 @@ class VideoSource(Source):
     def _decode_all(self) -> Iterator[CapturedFrame | LeftOut]:
         for packet in self._reader.packets(lambda: self._stopped()):
             seconds = self._clock.end_seconds if packet is None else self._packet_clock.seconds(dts_seconds(packet))
-            if packet is None or self._late.leaves_out(self._pace.behind_seconds(seconds), packet.is_keyframe):
+            if packet is None or self._late.leaves_out(self._pace.behind_seconds(seconds), self._stands_alone(packet)):
                 yield from self._begin_gap()
                 self._left_out_seconds = max(0.0, seconds - self._clock.end_seconds)
                 yield LeftOut(seconds)
             else:
-                self._in_gap = False
+                self._end_gap(packet)
                 yield from self._decode(packet)
         if self._stopped():
             return
@@ -166,6 +167,16 @@ class VideoSource(Source):
             self._in_gap = True
             yield from self._decode(None)
             self._reader.stream.codec_context.flush_buffers()
+
+    def _end_gap(self, packet: Packet) -> None:
+        if self._in_gap and not self._stands_alone(packet):
+            # Without a key frame a decoder would keep its pictures to itself for the rest of the stream.
+            self._reader.stream.codec_context.flags |= Flags.output_corrupt
+        self._in_gap = False
+
+    def _stands_alone(self, packet: Packet) -> bool:
+        """Whether it decodes without those before it; a test pattern's do, and are not marked so."""
+        return packet.is_keyframe or self._address.kind == "pattern"
 
     def _decode(self, packet: Packet | None) -> Iterator[CapturedFrame]:
         try:

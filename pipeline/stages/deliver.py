@@ -4,9 +4,11 @@ Outputs are opened when a source has given its first frame: a run that does not 
 they are.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from pipeline.sinks import Sink
 from pipeline.sinks.window import StopRequested
 from pipeline.stage import Kit, Stage
 
+SinkMaker = Callable[[StreamStart], Sink]
+
 
 class Deliver(Stage):
     """The outputs' process. A frame is delivered when an output took it, or when none was asked for."""
@@ -31,7 +35,9 @@ class Deliver(Stage):
         super().__init__(kit)
         self._settings = kit.settings.deliver
         self._sinks: dict[str, Sink] = {}
+        self._makers: dict[str, SinkMaker] = {}
         self._has_outputs = False
+        self._places: dict[str, os.stat_result | None] = {}
 
     def prepare(self) -> None:
         settings = self._settings
@@ -50,14 +56,19 @@ class Deliver(Stage):
         self._class_names = model.class_names
 
     def stream_started(self, start: StreamStart) -> None:
+        self._start = start
         self._has_outputs = self._settings.has_outputs()
-        problems = [self._open(output, start) for output in self._makers]
+
+    def _open_all(self) -> None:
+        """What is not open yet, now that there is a frame, or that a source without any came to a good end."""
+        makers, self._makers = self._makers, {}
+        problems = [self._open(output, make) for output, make in makers.items()]
         for problem in filter(None, problems):
             self._tell(problem)
 
-    def _open(self, output: str, start: StreamStart) -> OutputError | None:
+    def _open(self, output: str, make: SinkMaker) -> OutputError | None:
         try:
-            self._add(output, self._makers[output](start))
+            self._add(output, make(self._start))
         except OutputError as error:
             self._failed(output, error)
             return error
@@ -68,6 +79,7 @@ class Deliver(Stage):
         self.kit.meter.output_opened(output)
 
     def process(self, frame: Frame) -> None:
+        self._open_all()
         result = self._result(frame)
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
         if image_bgr is not None and self._overlay:
@@ -89,8 +101,19 @@ class Deliver(Stage):
             return False
         except StopRequested:
             self.kit.ask_stop(True)
-        self.kit.meter.output_took(output)
+        self._took(output)
         return True
+
+    def _took(self, output: str) -> None:
+        self.kit.meter.output_took(output)
+        if output not in self._places:  # the file is there from the first frame on
+            self._places[output] = self._place(output)
+
+    def _place(self, output: str) -> os.stat_result | None:
+        path = self._settings.files().get(output)
+        with suppress(OSError):
+            return Path(path).stat() if path else None
+        return None
 
     def _result(self, frame: Frame) -> FrameResult:
         header: FrameHeader = frame.header
@@ -128,6 +151,8 @@ class Deliver(Stage):
             self.kit.ask_stop(False)
 
     def stream_ended(self, end: EndOfStream) -> None:
+        if end.failure is None:
+            self._open_all()
         self.close()
 
     def close(self) -> None:
@@ -137,11 +162,14 @@ class Deliver(Stage):
                 sink.close()
             except OutputError as error:
                 self._failed(output, error)
+            before, after = self._places.get(output), self._place(output)
+            if before and not (after and os.path.samestat(before, after)):
+                self.kit.meter.output_gone(output)
 
 
-def sink_makers(settings: DeliverSettings) -> dict[str, Callable[[StreamStart], Sink]]:
+def sink_makers(settings: DeliverSettings) -> dict[str, SinkMaker]:
     """What opens each file that is wanted, by its key in the settings. Only what is wanted is imported, and now."""
-    makers: dict[str, Callable[[StreamStart], Sink]] = {}
+    makers: dict[str, SinkMaker] = {}
     jsonl, mot, video = settings.jsonl, settings.mot, settings.video
     if jsonl:
         from pipeline.sinks.jsonl import JsonLinesSink
