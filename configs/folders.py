@@ -4,6 +4,7 @@ from __future__ import annotations  # as in startup
 
 import errno
 import os
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,16 @@ def cache_dir() -> Path:
     """
     usual = _usual()
     return usual.absolute() if usual and _can_be_written(usual) else _private()
+
+
+def forget(folder: str) -> bool:
+    """Remove a folder of the cache with all that is in it; whether it was one, and not a place of the user's own."""
+    path = Path(folder).absolute()
+    with suppress(OSError):
+        if cache_dir() in path.parents:
+            shutil.rmtree(path, ignore_errors=True)
+            return True
+    return False
 
 
 def home() -> Path | None:

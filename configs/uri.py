@@ -20,7 +20,7 @@ LONGEST_NAME = 64
 _NETWORK = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 # One slash too, for of two in a row a path has one; schemes that people know without any; and host:port/path
 _SCHEME = re.compile(
-    r"[a-zA-Z][a-zA-Z0-9+.-]+\s*:\s*/|^\s*(rtsps?|https?|rtmp|srt|udp|tcp|ftp)\s*:|^/*[\w.-]+:\d+/", re.IGNORECASE
+    r"[a-zA-Z0-9+.-]{2}\s{0,9}:\s{0,9}/|^\s*(rtsps?|https?|rtmp|srt|udp|tcp|ftp)\s*:|^/*[\w.-]+:\d+/", re.IGNORECASE
 )
 _HARMLESS_PATTERN = re.compile(r"lavfi:(?!.*movie)[\w=:.,;()+*-]*(?<!\\)(/\d[\w=:.,;()+*-]*)*")
 _UNQUOTED = dict.fromkeys(map(ord, "'\"[]"))

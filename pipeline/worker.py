@@ -32,8 +32,6 @@ from pipeline.transport import POLL_SECONDS, Inbox, RunKey, Spoke, Transport
 REPORT_SECONDS = 1.0
 CONTROL_SECONDS = 0.2
 ORPHAN_SECONDS = 5.0
-# Where stages share a process, Numba must not compile for two of them at the same time.
-_PREPARING = threading.Lock()
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -83,8 +81,7 @@ class Worker:
         try:
             stage = stage_class(self._name)(self._make_kit())
             self._connect()
-            with _PREPARING:
-                model = stage.prepare()
+            model = stage.prepare()
             self._say(Ready(self._name, model))
             if (model := self._await_start()) is not None:
                 stage.begin(model)

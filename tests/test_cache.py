@@ -1,6 +1,8 @@
 """What can be made again is whole or made again, lies where it can be written, and does not grow for ever."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from configs.folders import cache_dir
 from models.cache import ABANDONED_SECONDS, MOST_FILES, cached_file
 from models.files import whole_file
+from tests.harness import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +111,27 @@ def test_a_folder_of_somebody_else_is_never_taken_for_it(tmp_path, monkeypatch, 
         folder.chmod(0o777)
     with pytest.raises(PermissionError, match="not this user's alone"):
         cache_dir()
+
+
+@pytest.mark.parametrize("damage", ["emptied", "garbage", "a folder"])
+def test_damaged_kernels_are_compiled_anew(damage: str, tmp_path: Path) -> None:
+    """Numba has no checksums, and raises what it stumbles over."""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"CENTERSTREAM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    code = "from pipeline.kernels import compiled; from pipeline.kernels.assign import assign; import numpy as np; "
+    code += "compiled(lambda: assign(np.ones((2, 2)))); print(assign(np.eye(2)).tolist())"
+
+    def start() -> str:
+        line = [sys.executable, "-c", code]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
+
+    first = start()
+    files = list((tmp_path / "cache").rglob("*.nbi"))
+    assert files
+    for path in files:
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        else:
+            path.write_bytes(b"" if damage == "emptied" else b"no index")
+    assert start() == first == "[0, 1]\n"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Package or module → what it may import of ours and of the listed third parties. First match wins.
 WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml", "onnxruntime", "openvino", "onnxscript"}
 ALLOWED = [
-    ("pipeline.kernels", {"pipeline.kernels", "numba"}),
+    ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
     ("pipeline.errors", set()),
     ("pipeline.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
     ("pipeline.settings", {"configs.uri", "pipeline.errors"}),

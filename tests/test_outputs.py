@@ -52,6 +52,8 @@ def test_a_source_or_configuration_is_never_overwritten(tmp_path, monkeypatch) -
     clip.write_bytes(CLIP.read_bytes())
     link.symlink_to(clip)
     config.write_text("infer: {score_threshold: 0.5}\n")
+    Path("list.ffconcat").write_text("ffconcat version 1.0\nfile 'c.mp4'\n")
+    Path("list.m3u8").write_text("#EXTM3U\n#EXTINF:13,\nc.mp4\n#EXT-X-ENDLIST\n")
     weights.write_bytes(SHIPPED.read_bytes())
     for arguments in (
         [clip, "--out", clip],
@@ -60,6 +62,9 @@ def test_a_source_or_configuration_is_never_overwritten(tmp_path, monkeypatch) -
         [clip, "--config", config, "--mot", config],
         ["lavfi:testsrc2", "--weights", weights, "--jsonl", weights],
         [tmp_path, "--jsonl", tmp_path / "still.png"],
+        ["lavfi:movie=c.mp4", "--jsonl", clip],
+        ["list.ffconcat", "--jsonl", clip],
+        ["list.m3u8", "--jsonl", "c.mp4"],
     ):
         (tmp_path / "still.png").write_bytes(b"a picture")
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -142,3 +147,81 @@ def test_a_file_that_was_deleted_meanwhile_was_not_written(tmp_path) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, errors = finish(process)
     assert "it is not there any more" in errors and "wrote" not in errors, errors
+
+
+def test_a_name_with_a_colon_is_a_name(tmp_path, monkeypatch) -> None:
+    """FFmpeg takes what is before a colon for a protocol: `file:clip.mp4` was the source itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(CLIP.read_bytes())
+    for name in ("file:clip.mp4", "12:30.mp4"):
+        done = run_here("clip.mp4", "--max-frames", 3, "--out", name)
+        assert done.returncode == 0 and f"{name}: 3 frames" in done.stderr, done.stderr
+        assert (tmp_path / name).stat().st_size > 1000
+    assert (tmp_path / "clip.mp4").read_bytes() == CLIP.read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/dev/fd/12", "/proc/self/fd/3", "/dev/stdin"])
+def test_a_descriptor_is_no_place_for_results(path) -> None:
+    """In the process that writes, the same number may be the memory of all frames."""
+    done = run_here(CLIP, "--jsonl", path)
+    assert done.returncode == 2 and "is a descriptor" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1"])
+def test_standard_output_by_another_name_is_standard_output(path) -> None:
+    done = run(CLIP, "--max-frames", 2, "--jsonl", path)
+    assert done.returncode == 0 and done.stdout.count("\n") == 2, done.stderr
+    both = run(CLIP, "--jsonl", path, "--mot", "-")
+    assert both.returncode == 2 and "give another file" in both.stderr
+    words = command(CLIP, "--max-frames", "3", "--jsonl", path)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True)
+    assert closed.returncode == 4 and "standard output is closed" in closed.stderr
+
+
+def test_a_first_frame_that_is_too_large_leaves_earlier_results_alone(results) -> None:
+    done = run_here("lavfi:color=size=16000x16000:rate=1", "--max-frames", 1, *options(results))
+    assert done.returncode == 3 and "million" in done.stderr, done.stderr
+    assert [path.read_text() for path in results.values()] == [YESTERDAY] * 3
+
+
+def test_a_pipe_that_nobody_reads_is_told_of(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run_here(CLIP, "--max-frames", 4, "--jsonl", tmp_path / "pipe")
+    assert done.returncode == 4 and "nobody reads" in done.stderr, done.stderr
+
+
+def test_a_reader_of_tracks_that_has_gone_is_noticed_while_there_are_none() -> None:
+    reading, writing = os.pipe()
+    line = command("lavfi:color=size=320x240:rate=10", "--realtime", "--mot", "-")
+    process = subprocess.Popen(line, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    os.close(reading)
+    code, errors = finish(process)
+    assert code == 4 and "its reader has gone" in errors, errors
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_the_one_written(tmp_path) -> None:
+    """As when logs are rotated."""
+    lines = tmp_path / "o.jsonl"
+    process = start(ENDLESS, "--jsonl", lines)
+    wait_until(lambda: lines.exists() and lines.stat().st_size > 500, what="frames")
+    lines.rename(tmp_path / "o.old")
+    lines.touch()
+    process.send_signal(signal.SIGINT)
+    _, errors = finish(process)
+    assert "it is not there any more" in errors and "wrote" not in errors, errors
+
+
+def test_empty_values_are_refused(tmp_path) -> None:
+    for arguments in (["--jsonl", ""], ["--mot", ""], ["--out", ""], ["--classes", ","]):
+        done = run_here(CLIP, *arguments)
+        assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+
+
+def test_a_picture_is_read_once_however_many_ways_a_pattern_finds_it(tmp_path) -> None:
+    folder = tmp_path / "a" / "b" / "c"
+    folder.mkdir(parents=True)
+    image = ROOT / "tests" / "data" / "bccd_mini" / "images" / "BloodImage_00004.jpg"
+    (folder / "1.jpg").write_bytes(image.read_bytes())
+    done = run_here(f"{tmp_path}/**/**/*.jpg", "--jsonl", tmp_path / "o.jsonl")
+    assert len(json_lines(tmp_path / "o.jsonl")) == 1, done.stderr

@@ -148,6 +148,7 @@ def delivered(tmp_path, *frames: tuple[int, str | None, Detections]) -> tuple[De
         if not failure:
             frame.put_detections(detections)
         stage.process(frame)
+    stage.stream_ended(EndOfStream("door", len(frames)))
     stage.close()
     return stage, bench, [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
 

@@ -8,3 +8,27 @@ assign  who belongs to whom
 Every loop releases the GIL, and is compiled once and kept on disk. Numba renews what it kept when the file of the
 outermost function changes, and no other: so a compiled function calls only those of its own file.
 """
+
+import os
+import threading
+from collections.abc import Callable
+
+from configs.folders import forget
+
+# Another process may forget what this one has just made.
+_TRIES = 3
+# Where stages share a process, Numba must not compile for two of them at the same time.
+_compiling = threading.Lock()
+
+
+def compiled(warm_up: Callable[[], None]) -> None:
+    """Calls `warm_up`, which compiles kernels or loads what was compiled before. What a power loss has damaged in the
+    cache is forgotten, and made anew: Numba raises whatever reading it comes to."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with _compiling:
+                warm_up()
+            return
+        except Exception:
+            if not tries_left or not forget(os.environ.get("NUMBA_CACHE_DIR", "")):
+                raise

@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.detections import Detections
 from pipeline.frame import Frame
 from pipeline.geometry import fit_input
+from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
 from pipeline.messages import ModelCard
 from pipeline.stage import HEATMAPS, Kit, Stage
@@ -23,7 +24,7 @@ class Postprocess(Stage):
 
     def prepare(self) -> None:
         self.kit.tell("compiling the peak search")
-        warm_up()
+        compiled(warm_up)
 
     def begin(self, model: ModelCard) -> None:
         self._model = model

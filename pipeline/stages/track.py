@@ -1,6 +1,7 @@
 """track: gives detections the ids of their tracks, one tracker for each source. Knows no pixels."""
 
 from pipeline.frame import Frame
+from pipeline.kernels import compiled
 from pipeline.messages import EndOfStream, StreamStart
 from pipeline.stage import Kit, Stage
 from pipeline.tracker import ByteTracker, warm_up
@@ -19,7 +20,7 @@ class Track(Stage):
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")
-        warm_up()
+        compiled(warm_up)
 
     def stream_started(self, start: StreamStart) -> None:
         rate = start.frames_per_second or USUAL_FRAMES_PER_SECOND
