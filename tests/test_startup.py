@@ -29,7 +29,9 @@ def closed(*descriptors: int) -> list[str]:
 @pytest.mark.parametrize("module", [path for _, path in modules()], ids=[name for name, _ in modules()])
 def test_every_command_starts_and_ends_alike(module: Path) -> None:
     _, runs, commands = module.read_text().partition('\nif __name__ == "__main__":\n    ')
-    assert not runs or commands.endswith(("startup.run(main)\n", "startup.run(main, at_once=True)\n")), "end it by startup.run(main)"
+    assert not runs or commands.endswith(("startup.run(main)\n", "startup.run(main, at_once=True)\n")), (
+        "end it by startup.run(main)"
+    )
 
 
 # -- where nothing can be written
