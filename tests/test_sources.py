@@ -476,3 +476,23 @@ def test_a_test_pattern_is_a_source(suffix: str, is_live: bool) -> None:
         info, frames = source.info, list(source.frames(never))
     assert (info.kind, info.is_live, info.width, info.height) == ("pattern", is_live, 64, 36)
     assert [f.pts_seconds for f in frames] == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_realtime_shows_pictures_again_after_a_gap_where_h264_has_one_key_frame(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoder kept them all to itself, and the rest of the file was in no column of the ledger."""
+    monkeypatch.setattr(late, "LATE_SECONDS", 0.5)
+    monkeypatch.setattr(late, "KEY_FRAME_SECONDS", 0.5)
+    pictures = [np.roll(media.noise(1, 176, 144)[0], shift, 1) for shift in range(100)]
+    one_key = {"g": "99999", "keyint_min": "99999", "sc_threshold": "0"}
+    path = media.write_video(tmp_path / name, pictures, time_base=Fraction(1, 20), options=one_key)
+    with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
+        frames = source.frames(never)
+        seen = [next(frames) for _ in range(10)]
+        time.sleep(1.5)
+        seen += frames
+    assert len(seen) >= 95  # a decoder that recovers may keep a picture or two
+    gap = [index for index, frame in enumerate(seen) if isinstance(frame, late.LeftOut)]
+    assert gap and any(isinstance(frame, CapturedFrame) for frame in seen[gap[-1] :])
