@@ -53,7 +53,6 @@ def trace_of(fresh: Path, *arguments: object) -> list[str]:
         "PATH": os.environ["PATH"],
         "HOME": str(fresh / "home"),
         "TMPDIR": str(fresh / "tmp"),
-        "USER": "somebody",  # or torch asks the system who this is, by the same name service
         "PYTHONPATH": str(ROOT),
     }
     strace = [STRACE, "--follow-forks", "--seccomp-bpf", "-qq", "-s", "200", "-e", CALLS, "-o", str(trace)]
