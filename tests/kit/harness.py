@@ -1,0 +1,148 @@
+"""Runs the real command, and looks at what it leaves behind."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+from tests.kit.places import ROOT
+
+STAGES = ("decode", "infer", "postprocess", "track", "deliver")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "run_pipeline.py"), *map(str, arguments)]
+
+
+def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """The command to its end, with its output as text."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout)
+
+
+def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same with its stages as threads of this process, which has long imported what five processes would import.
+
+    It hears what Python writes, not what a library writes past it: what must appear nowhere is for `run`.
+    """
+    out, errors = io.StringIO(), io.StringIO()
+    line = [*map(str, arguments), "--placement", "threads"]
+    with _left_as_it_was(), mock.patch.object(sys, "argv", ["run_pipeline.py", *line]):
+        from run_pipeline import main
+
+        with redirect_stdout(out), redirect_stderr(errors):
+            try:
+                code = main()
+            except SystemExit as ending:  # argparse's
+                code = int(ending.code or 0)
+    return subprocess.CompletedProcess(line, code, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def _left_as_it_was() -> Iterator[None]:
+    """What a command may change in its process, and a test session wants as it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def start(*arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The command in a process group of its own, so that a signal to it reaches nothing of ours; `before` it, another
+    that runs it."""
+    return subprocess.Popen(
+        [*before, *command(*arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+
+
+def json_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def stage_pids(parent_pid: int) -> dict[str, int]:
+    """Stage → pid of the workers that the command started."""
+    pids = {}
+    for pid in children(parent_pid):
+        words = _cmdline(pid)
+        if "pipeline.worker" in words and words[-1] in STAGES:
+            pids[words[-1]] = pid
+    return pids
+
+
+def children(parent_pid: int) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent_pid}/task/{parent_pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _cmdline(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def wait_until(condition, seconds: float = 60, what: str = "the condition") -> None:
+    """Poll until `condition()` holds; the bound is only there so that a failure ends."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Leftovers:
+    """What a run of ours may leave behind: shared memory, socket folders, processes. Take it before, check after."""
+
+    def __init__(self) -> None:
+        self._before = self._files()
+
+    @staticmethod
+    def _files() -> set[Path]:
+        shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
+        return shared | set(Path(tempfile.gettempdir()).glob("centerstream-*"))
+
+    def assert_none(self, pids: dict[str, int] | None = None, seconds: float = 0) -> None:
+        """No new file, and none of `pids` alive; after an orphaned end they have `seconds` to go."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (self._new_files() or self._alive(pids)):
+            time.sleep(0.05)
+        assert not self._new_files(), "files were left behind"
+        assert not self._alive(pids), "processes were left behind"
+
+    def _new_files(self) -> set[Path]:
+        return self._files() - self._before
+
+    @staticmethod
+    def _alive(pids: dict[str, int] | None) -> list[str]:
+        return [stage for stage, pid in (pids or {}).items() if is_running(pid)]
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str]:
+    """Exit code and standard error of a started command; ends it when it hangs, and fails."""
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+        raise AssertionError(f"still running after {seconds} s: {process.communicate()[1][-2000:]}") from None
+    return process.returncode, errors

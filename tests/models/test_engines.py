@@ -1,0 +1,276 @@
+"""Engines: every way of running a network gives the same heads, takes what the job said and nothing else, and `auto`
+takes what measured best."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import SPECS, create_model, load_model
+from models.decode import decode
+from models.engines import ENGINES, EngineError, Job, available_engines, create_engine
+from models.engines.choice import choose, fastest
+from models.export import main as export_main
+from models.pixels import PixelDetector, PixelNetwork
+from tests.kit.drawn_weights import drawn_state_dict
+from tests.kit.places import ROOT
+
+SMALL = Job(height=128, width=128)
+EXPORTING = [name for name in ("onnxruntime", "openvino") if name in available_engines("cpu")]
+TOLERANCE = 1e-3  # of the largest value
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model("mobilenetv3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("CENTERSTREAM_CACHE", str(folder))
+        patch.setattr("models.engines.choice.ROUND_SECONDS", 0.02)
+        yield folder
+
+
+def noise(job: Job) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (job.batch, job.height, job.width, 3), np.uint8)
+
+
+def heads_of(engine, images_bhwc) -> dict[str, np.ndarray]:
+    out = engine.allocate()
+    engine.run(images_bhwc, out)
+    return out
+
+
+def assert_same(got, expected) -> None:
+    assert list(got) == list(expected)
+    for name in expected:
+        assert np.abs(got[name] - expected[name]).max() < TOLERANCE * np.abs(expected[name]).max(), name
+
+
+def test_pixels_are_normalised_and_put_in_the_order_of_the_spec() -> None:
+    network = create_model("res_18", 2)
+    module = PixelNetwork(network)
+    images = torch.from_numpy(noise(SMALL))
+    spec = network.spec
+    rgb = (images.permute(0, 3, 1, 2).numpy() - np.array(spec.mean_rgb).reshape(3, 1, 1)) / np.array(
+        spec.std_rgb
+    ).reshape(3, 1, 1)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(rgb[:, ::-1].astype(np.float32)))  # OpenCV's order: blue first
+        got = dict(zip(module.names, module(images), strict=True))
+    for name in expected:
+        assert torch.allclose(got[name], expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", [name for name in available_engines("cpu") if name not in ("eager", "compile")])
+def test_every_engine_gives_the_heads_of_plain_pytorch(shipped, name, batch) -> None:
+    job = Job(batch=batch, height=96, width=160)
+    images = noise(job)
+    assert_same(
+        heads_of(create_engine(name, shipped, job), images), heads_of(create_engine("eager", shipped, job), images)
+    )
+
+
+@pytest.mark.parametrize("arch", ["resdcn_18", "dla_34", pytest.param("hourglass", marks=pytest.mark.slow)])
+@pytest.mark.skipif(not EXPORTING, reason="neither ONNX Runtime nor OpenVINO is installed")
+def test_the_exported_networks_of_the_paper_agree_with_pytorch(arch) -> None:
+    network = create_model(arch)
+    network.load_state_dict(drawn_state_dict(network, arch))
+    images = noise(SMALL)
+    expected = heads_of(create_engine("eager", network, SMALL), images)
+    for name in EXPORTING:
+        assert_same(heads_of(create_engine(name, network, SMALL), images), expected)
+
+
+@pytest.mark.parametrize("name", ["eager", *EXPORTING])
+def test_lanes_do_not_disturb_each_other(shipped, name) -> None:
+    job = Job(height=64, width=64, lanes=4)
+    engine = create_engine(name, shipped, job)
+    images = [np.full((1, 64, 64, 3), value, np.uint8) for value in range(0, 240, 20)]
+    alone = [heads_of(engine, image)["hm"] for image in images]
+    with ThreadPoolExecutor(4) as lanes:
+        together = list(lanes.map(lambda image: heads_of(engine, image)["hm"], images * 3))
+    for got, expected in zip(together, alone * 3, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_a_detector_gives_the_candidates_of_decode(shipped) -> None:
+    job = Job(height=128, width=128, top_k=20, class_ids=(0, 2))
+    images = np.repeat(noise(job)[:, ::8, ::8], 8, axis=1).repeat(8, axis=2)
+    engine = create_engine("eager", shipped, job)
+    heads = heads_of(create_engine("eager", shipped, SMALL), images)
+    heads = {name: torch.from_numpy(head) for name, head in heads.items()}
+    expected = decode(heads["hm"][:, [0, 2]], heads["wh"], None, 20).numpy()
+    got = heads_of(engine, images)["candidates"]
+    assert engine.output_shapes == {"candidates": (1, 20, 6)}
+    np.testing.assert_allclose(got[..., :5], expected[..., :5], rtol=1e-4, atol=1e-4)
+    assert set(got[..., 5].ravel()) <= {0.0, 2.0}
+    np.testing.assert_array_equal(got[..., 5] == 2, expected[..., 5] == 1)
+
+
+def test_more_candidates_than_cells_are_as_many_as_there_are_cells(shipped) -> None:
+    module = PixelDetector(shipped, top_k=1000, class_ids=[7])
+    (candidates,) = module(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    assert tuple(candidates.shape) == module.output_shapes(1, 32, 32)["candidates"] == (1, 64, 6)
+
+
+@pytest.mark.parametrize("name", ["eager", *EXPORTING])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((0, 64, 64, 3), np.uint8),
+        np.zeros((2, 64, 64, 3), np.uint8),
+        np.zeros((1, 64, 96, 3), np.uint8),
+        np.zeros((1, 64, 64, 3), np.float32),
+    ],
+    ids=["no image", "another batch", "another size", "another type"],
+)
+def test_images_that_the_job_did_not_say_are_refused(shipped, name, images) -> None:
+    engine = create_engine(name, shipped, Job(height=64, width=64))
+    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1, 64, 64, 3\)"):
+        engine.run(images, engine.allocate())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("", "allowed are eager"), ("tensorrt", "allowed are eager"), ("cuda_graphs", "runs on cuda, not on cpu")],
+)
+def test_an_engine_that_cannot_be_had_says_why(shipped, name, problem) -> None:
+    with pytest.raises(EngineError, match=problem) as caught:
+        create_engine(name, shipped, SMALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_exported_once_for_its_weights(shipped, cache) -> None:
+    if not EXPORTING:
+        pytest.skip("neither ONNX Runtime nor OpenVINO is installed")
+    job = Job(height=64, width=64)
+    create_engine(EXPORTING[0], shipped, job)
+    before = {path: path.stat().st_ino for path in cache.glob("*.onnx")}
+    create_engine(EXPORTING[-1], shipped, job)
+    assert {path: path.stat().st_ino for path in cache.glob("*.onnx")} == before
+    other = create_model("mobilenetv3")
+    create_engine(EXPORTING[0], other, job)
+    assert len(list(cache.glob("*.onnx"))) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("speeds", "name"),
+    [
+        ({}, "eager"),
+        ({"eager": 10.0}, "eager"),
+        ({"eager": 10.0, "openvino": 10.4}, "eager"),
+        ({"eager": 10.0, "openvino": 10.6}, "openvino"),
+        ({"eager": 10.0, "openvino": 20.0, "onnxruntime": 21.0}, "onnxruntime"),
+        ({"eager": 10.0, "onnxruntime": 5.0}, "eager"),
+    ],
+)
+def test_auto_takes_the_fastest_and_plain_pytorch_when_it_is_close(speeds, name) -> None:
+    assert fastest(speeds) == name
+
+
+def test_auto_measures_once(shipped, cache) -> None:
+    told: list[str] = []
+    job = Job(height=64, width=64, lanes=2)
+    first = choose(shipped, job, told.append)
+    assert any(word.startswith("measuring eager") for word in told)
+    assert set(first.images_per_second) == set(available_engines("cpu")) - {"compile"} and not first.problems
+    assert first.engine.name == fastest(first.images_per_second)
+    told.clear()
+    again = choose(shipped, job, told.append)
+    assert again.engine.name == first.engine.name and again.images_per_second == first.images_per_second
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"eager": "fast"', '{"eager": 1.0, "warp": 1e9}', "", "\0" * 40],
+    ids=["cut", "unknown", "empty", "zeros"],
+)
+def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache, damage) -> None:
+    job = Job(height=32, width=32)
+    choose(shipped, job)
+    newest(cache.glob("engines-*.json")).write_text(damage)
+    choice = choose(shipped, job)
+    assert choice.images_per_second and "warp" not in choice.images_per_second
+    assert json.loads(newest(cache.glob("engines-*.json")).read_text()) == choice.images_per_second
+
+
+def newest(paths) -> Path:
+    return max(paths, key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.skipif(not EXPORTING, reason="neither ONNX Runtime nor OpenVINO is installed")
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty"])
+def test_a_damaged_export_is_made_again(shipped, cache, damage) -> None:
+    job = Job(height=64, width=96)
+    expected = heads_of(create_engine("eager", shipped, job), noise(job))
+    create_engine(EXPORTING[0], shipped, job)
+    path = newest(cache.glob("*.onnx"))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {"zeroed": content[:middle] + bytes(2048) + content[middle + 2048 :], "cut": content[:middle], "empty": b""}[
+            damage
+        ]
+    )
+    for name in EXPORTING:
+        assert_same(heads_of(create_engine(name, shipped, job), noise(job)), expected)
+
+
+def test_without_a_cache_engines_are_measured_at_each_start(shipped, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CENTERSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr("models.cache.partial_file", no_space)
+    choice = choose(shipped, Job(height=32, width=32))
+    assert choice.engine.name == "eager" and choice.images_per_second["eager"] > 0
+    assert any("each start measures: the cache cannot be written" in problem for problem in choice.problems)
+
+
+def no_space(path: Path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_every_engine_has_a_line_in_the_settings() -> None:
+    from pipeline.settings import InferSettings
+
+    assert InferSettings.__annotations__["engine"].__args__ == ("auto", *ENGINES)
+
+
+@pytest.mark.skipif("openvino" not in EXPORTING, reason="OpenVINO is not installed")
+def test_signals_are_still_heard_after_engines_have_gone() -> None:
+    # OpenVINO has a stack of its own for signal handlers, and two of them do not part well.
+    code = """
+import signal
+from models import load_model
+from models.engines import Job, create_engine
+network, job = load_model("mobilenetv3"), Job(height=64, width=64)
+first, second = (create_engine("openvino", network, job) for _ in range(2))
+del first
+del second
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+signal.raise_signal(signal.SIGUSR1)
+assert heard == [signal.SIGUSR1]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done
+
+
+def test_an_export_does_not_overwrite_the_weights_it_is_of(tmp_path, capsys) -> None:
+    weights, link = tmp_path / "w.safetensors", tmp_path / "net.onnx"
+    weights.write_bytes(Path(SPECS["mobilenetv3"].weights_file).read_bytes())
+    link.symlink_to(weights)
+    before = weights.read_bytes()
+    assert export_main([str(link), "--weights", str(weights), "--width", "64", "--height", "64"]) == 2
+    assert "is read by this command" in capsys.readouterr().err and weights.read_bytes() == before

@@ -1,0 +1,144 @@
+"""Configuration: what is right is read, what is wrong is one line that names the key and what is allowed."""
+
+import json
+
+import msgspec
+import pytest
+import yaml
+
+from configs.reader import check
+from pipeline.cli import parse
+from pipeline.config import load_settings, parse_assignment
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+from tests.kit.places import ROOT
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert load_settings(None, []) == Settings()
+
+
+def test_the_default_file_holds_every_key_and_its_default() -> None:
+
+    text = (ROOT / "configs" / "default.yaml").read_text()
+    assert yaml.safe_load(text) == json.loads(msgspec.json.encode(Settings()))
+
+
+def test_an_empty_file_is_the_defaults(tmp_path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_settings(str(tmp_path / "empty.yaml"), []) == Settings()
+
+
+def test_assignments_go_on_top_of_the_file_in_order(tmp_path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("infer: {score_threshold: 0.5, threads: 3}")
+    settings = load_settings(str(path), [("infer.score_threshold", 0.6), ("infer.score_threshold", 0.7)])
+    assert (settings.infer.score_threshold, settings.infer.threads) == (0.7, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-1", 0.5), ("5E-01", 0.5), ("5.0e-1", 0.5), ("0.5", 0.5), ("1", 1), ("'5e-1'", "5e-1")]
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: object, tmp_path) -> None:
+    assert parse_assignment(f"infer.score_threshold={text}") == ("infer.score_threshold", value)
+    if not isinstance(value, str):
+        (tmp_path / "c.yaml").write_text(f"infer: {{score_threshold: {text}}}")
+        assert load_settings(str(tmp_path / "c.yaml"), []).infer.score_threshold == value
+
+
+WRONG = {
+    "unknown top key": ("infr.threads=1", "infr: no such key; did you mean infer?"),
+    "unknown key": ("infer.thread=1", "infer.thread: no such key; did you mean threads?"),
+    "unknown key of a source": ("sources.a={uri: x, url: y}", "sources.a.url: no such key; did you mean uri?"),
+    "above the range": (
+        "infer.score_threshold=1.5",
+        "infer.score_threshold: got 1.5, allowed is a number at least 0.0 and at most 1.0",
+    ),
+    "below the range": ("infer.threads=0", "infer.threads: got 0, allowed is a whole number at least 1"),
+    "not one of": ("queue.policy=drop", "queue.policy: got 'drop', allowed is auto or block or latest"),
+    "not a device": ("infer.device=tpu", "infer.device: got 'tpu', allowed is auto, cpu, cuda or cuda:N"),
+    "text for a number": ("queue.capacity=many", "queue.capacity: got 'many', allowed is a whole number"),
+    "a number for text": ("infer.weights=3", "infer.weights: got 3, allowed is text or null"),
+    "a list of numbers": ("postprocess.classes=[1]", "postprocess.classes.0: got 1, allowed is text"),
+    "a value for a section": ("infer=3", "infer: got 3, allowed is a mapping with the keys model"),
+    "a key below a value": ("infer.model.x=1", "infer.model"),
+    "no uri": ("sources.a={realtime: true}", "sources.a.uri: is required"),
+    "a wrong video suffix": ("deliver.video=x.gif", "deliver.video: got 'x.gif', allowed is a path that ends in"),
+    "thresholds the wrong way round": ("track={low_score: 0.9}", "low_score 0.9 must not exceed"),
+}
+
+
+@pytest.mark.parametrize(("assignment", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings(None, [parse_assignment(assignment)])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "=", "=1", "infer.threads", "infer.threads=[1"])
+def test_what_is_not_an_assignment_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--set"):
+        parse_assignment(text)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: [", b"- 1", b"text"])
+def test_what_is_not_a_configuration_file_is_refused(content: bytes, tmp_path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=r"c\.yaml"):
+        load_settings(str(tmp_path / "c.yaml"), [])
+
+
+def test_yaml_cannot_run_code(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("infer: !!python/object/apply:os.system ['true']")
+    with pytest.raises(UsageError):
+        load_settings(str(tmp_path / "c.yaml"), [])
+
+
+def test_options_are_names_for_keys() -> None:
+    arguments = [
+        "x.mp4",
+        "--score",
+        "0.4",
+        "--classes",
+        "person,car",
+        "--max-frames",
+        "7",
+        "--realtime",
+        "--no-overlay",
+        "--device",
+        "cpu",
+    ]
+    settings = parse(arguments).settings
+    assert settings == check(
+        Settings,
+        {
+            "sources": {"x": {"uri": "x.mp4", "max_frames": 7, "realtime": True}},
+            "infer": {"score_threshold": 0.4, "device": "cpu"},
+            "postprocess": {"classes": ["person", "car"]},
+            "deliver": {"overlay": False},
+        },
+    )
+
+
+def test_an_option_of_the_source_needs_one() -> None:
+    with pytest.raises(UsageError, match="--realtime"):
+        parse(["--realtime"])
+
+
+def test_a_source_gets_a_short_name_without_secrets() -> None:
+    assert list(parse(["rtsp://user:s3cret@10.0.0.7:554/s3cret?k=s3cret"]).settings.sources) == ["10-0-0-7"]
+
+
+@pytest.mark.parametrize("name", ["", "rtsp://user:s3cret@cam", "a.b", "x" * 65])
+def test_a_name_for_a_source_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="allowed is a name of up to 64 letters") as refused:
+        load_settings(None, [("sources", {name: {"uri": "a.mp4"}})])
+    assert "s3cret" not in str(refused.value)
+
+
+def test_settings_do_not_show_passwords() -> None:
+    settings = parse(["rtsp://user:s3cret@10.0.0.7/1"]).settings
+    assert "s3cret" not in repr(settings)
+    assert settings.sources["10-0-0-7"].uri.reveal() == "rtsp://user:s3cret@10.0.0.7/1"
+    assert settings.without_addresses().sources["10-0-0-7"].uri.reveal() == ""

@@ -1,0 +1,423 @@
+"""What the sinks write can be read back: by PyAV, as JSON lines, as MOTChallenge text; also after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import av
+import msgspec
+import numpy as np
+import pytest
+
+from pipeline.detections import Detections
+from pipeline.errors import OutputError, UsageError
+from pipeline.results import FrameResult
+from pipeline.sinks import Sink
+from pipeline.sinks.jsonl import JsonLine, JsonLinesSink
+from pipeline.sinks.mot import MotSink
+from pipeline.sinks.video import VideoSink
+from pipeline.sinks.window import WindowSink
+from tests.kit.places import ROOT
+
+# (box, score, class, track) of each detection
+Row = tuple[tuple[float, float, float, float], float, int, int]
+
+
+def result(
+    rows: list[Row] | None = None, *, seq: int = 0, seconds: float = 0.0, failure: str | None = None
+) -> FrameResult:
+    rows = rows or []
+    detections = Detections(
+        np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[1] for row in rows], np.float32),
+        np.array([row[2] for row in rows], np.int32),
+        np.array([row[3] for row in rows], np.int32),
+    )
+    return FrameResult(
+        source_id="door",
+        seq=seq,
+        pts_seconds=seconds,
+        captured_unix=1_767_225_600.1234567,
+        width=640,
+        height=480,
+        failure=failure,
+        latency_ms=41.23456,
+        detections=detections,
+        score_threshold=0.3,
+        class_names=("person", "dog"),
+        frames_per_second=10.0,
+    )
+
+
+CONFIRMED: Row = ((10.123, 20.0, 50.5, 99.999), 0.87654, 0, 3)
+TENTATIVE: Row = ((1.0, 2.0, 3.0, 4.0), 0.5, 1, 0)
+LOW_BUT_TRACKED: Row = ((5.0, 6.0, 8.0, 10.0), 0.2, 0, 4)
+LOW: Row = ((5.0, 6.0, 8.0, 10.0), 0.1, 0, 0)
+
+
+# --- JSON lines ------------------------------------------------------------------------------------------------------
+
+
+def json_lines(path: Path, *frames: FrameResult) -> list[dict]:
+    sink = JsonLinesSink(str(path))
+    for frame in frames:
+        sink.write(frame, None)
+    sink.close()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "objects"),
+    [
+        ([], []),
+        ([LOW], []),
+        ([LOW_BUT_TRACKED], []),
+        ([TENTATIVE], [{"track_id": None, "class_id": 1, "class": "dog", "score": 0.5, "box_xyxy": [1, 2, 3, 4]}]),
+        (
+            [CONFIRMED, LOW],
+            [{"track_id": 3, "class_id": 0, "class": "person", "score": 0.8765, "box_xyxy": [10.12, 20, 50.5, 100]}],
+        ),
+    ],
+    ids=["empty", "low", "low but tracked", "tentative", "confirmed"],
+)
+def test_json_objects_are_the_detections_from_the_threshold_on(tmp_path: Path, rows: list[Row], objects: list) -> None:
+    (line,) = json_lines(tmp_path / "out.jsonl", result(rows))
+    assert line["objects"] == objects
+
+
+def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
+    ok, failed = json_lines(tmp_path / "out.jsonl", result([CONFIRMED]), result(seq=1, failure="no answer\nin 5 s"))
+    keys = [
+        "schema",
+        "source",
+        "seq",
+        "pts_seconds",
+        "captured_unix",
+        "width",
+        "height",
+        "status",
+        "latency_ms",
+        "objects",
+    ]
+    assert list(ok) == keys
+    assert list(ok["objects"][0]) == ["track_id", "class_id", "class", "score", "box_xyxy"]
+    assert list(failed) == [*keys[:8], "reason", *keys[8:]]
+    assert (failed["status"], failed["reason"], failed["objects"]) == ("failed", "no answer\nin 5 s", [])
+    assert (ok["schema"], ok["captured_unix"], ok["latency_ms"]) == (1, 1767225600.123457, 41.235)
+
+
+def test_the_example_in_the_documentation_is_what_is_written() -> None:
+    text = (ROOT / "docs" / "json-lines.md").read_text()
+    examples = [line for line in text.splitlines() if line.startswith('{"schema"')]
+    assert len(examples) == 2
+    for example in examples:
+        assert msgspec.json.encode(msgspec.json.decode(example, type=JsonLine)).decode() == example
+    for key in JsonLine.__struct_fields__:
+        assert f"`{key}`" in text
+
+
+def test_a_box_that_is_no_number_is_still_json(tmp_path: Path) -> None:
+    (line,) = json_lines(tmp_path / "out.jsonl", result([((float("nan"), 0, 1, 1), 0.5, 0, 1)]))
+    assert line["objects"][0]["box_xyxy"] == [None, 0, 1, 1]
+
+
+# --- MOTChallenge ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([], ""),
+        ([TENTATIVE, LOW], ""),
+        ([LOW_BUT_TRACKED], "8,4,5.00,6.00,3.00,4.00,0.2000,-1,-1,-1\n"),
+        (
+            [CONFIRMED, LOW_BUT_TRACKED],
+            "8,3,10.12,20.00,40.38,80.00,0.8765,-1,-1,-1\n8,4,5.00,6.00,3.00,4.00,0.2000,-1,-1,-1\n",
+        ),
+    ],
+    ids=["empty", "no track", "low but tracked", "two tracks"],
+)
+def test_mot_has_a_line_for_each_confirmed_track(tmp_path: Path, rows: list[Row], text: str) -> None:
+    sink = MotSink(str(tmp_path / "out.txt"))
+    sink.write(result(rows, seq=7), None)
+    sink.close()
+    assert (tmp_path / "out.txt").read_text() == text
+
+
+# --- text outputs that cannot be written -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sink_type", [JsonLinesSink, MotSink])
+def test_a_full_disk_is_one_clear_line(sink_type: type) -> None:
+    sink: Sink = sink_type("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write /dev/full: No space left on device$"):
+        sink.write(result([CONFIRMED]), None)
+    sink.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("sink_type", [JsonLinesSink, MotSink, VideoSink])
+def test_a_missing_folder_is_found_before_anything_runs(sink_type: type, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*(No such file|does not exist)"):
+        sink_type(str(tmp_path / "missing" / "out.mp4"))
+
+
+@pytest.mark.parametrize("sink_type", [JsonLinesSink, VideoSink])
+def test_a_folder_in_the_files_place_is_found_before_anything_runs(sink_type: type, tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").mkdir()
+    with pytest.raises(OutputError, match=r"(?i)is a (folder|directory)"):
+        sink_type(str(tmp_path / "out.mp4"))
+
+
+def run_python(code: str, *arguments: str, **options) -> subprocess.CompletedProcess:  # type: ignore[no-untyped-def]
+    """`code` in a process of its own that can import this file's helpers."""
+    command = [sys.executable, "-c", "from test_sinks import *\n" + code, *arguments]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.run(command, env=environment, timeout=60, **options)
+
+
+def test_json_lines_on_standard_output_are_there_after_a_kill() -> None:
+    code = """
+sink = JsonLinesSink("-")
+for seq in range(3):
+    sink.write(result(seq=seq), None)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = run_python(code, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [0, 1, 2]
+
+
+def test_the_reader_of_a_pipe_going_away_is_one_clear_line() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run_python('JsonLinesSink("-").write(result(), None)', stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.stderr.splitlines()[-1].endswith("OutputError: cannot write standard output: its reader has gone")
+
+
+# --- video -----------------------------------------------------------------------------------------------------------
+
+# Colours in turn, so that a frame lost or doubled shows.
+COLOURS_BGR = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (200, 200, 200)]
+# A frame late, a gap of half a second and steps that vary; they do not start at 0.
+TIMES_SECONDS = [100 + 0.04 * n + 0.5 * (n > 20) + 0.007 * (n % 3) for n in range(60)]
+
+
+def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), COLOURS_BGR[number % len(COLOURS_BGR)], np.uint8)
+
+
+def record(path: Path, pictures: list[np.ndarray], times_seconds: list[float], rate: float | None = 25) -> None:
+    sink = VideoSink(str(path), rate)
+    for seq, (image, seconds) in enumerate(zip(pictures, times_seconds, strict=True)):
+        sink.write(result(seq=seq, seconds=seconds), image)
+    sink.close()
+    sink.close()
+
+
+def read(path: Path) -> list[tuple[float, np.ndarray]]:
+    with av.open(str(path)) as container:
+        return [(float(frame.time), frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]
+
+
+def readable_frames(path: Path) -> int:
+    """Frames before the end or the place where the file is cut."""
+    count = 0
+    with av.open(str(path)) as container, suppress(av.error.InvalidDataError):
+        for _ in container.decode(video=0):
+            count += 1
+    return count
+
+
+def assert_shows(image: np.ndarray, number: int) -> None:
+    """H.264 keeps flat colours to a few levels; a wrong matrix or range would be off by tens."""
+    assert np.abs(image[0, 0].astype(int) - COLOURS_BGR[number % len(COLOURS_BGR)]).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".MP4"])
+def test_every_frame_comes_back_at_its_time_in_its_colour(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    record(path, [picture(n) for n in range(60)], TIMES_SECONDS)
+    frames = read(path)
+    assert [seconds for seconds, _ in frames] == pytest.approx([t - 100 for t in TIMES_SECONDS], abs=0.0006)
+    for number, (_, image) in enumerate(frames):
+        assert image.shape == (48, 64, 3)
+        assert_shows(image, number)
+
+
+@pytest.mark.parametrize("step_seconds", [0.02, 0.1, 0.7, 3.0])
+def test_a_key_frame_comes_about_every_second_at_any_rate(tmp_path: Path, step_seconds: float) -> None:
+    """A picture that stands still, so that the encoder sees no reason of its own for a key frame."""
+    path = tmp_path / "out.mp4"
+    times_seconds = [step_seconds * n for n in range(round(4 / step_seconds) + 2)]
+    record(path, [picture(0)] * len(times_seconds), times_seconds, rate=None)
+    with av.open(str(path)) as container:
+        keys = [frame.time for frame in container.decode(video=0) if frame.key_frame]
+    assert len(keys) >= 2
+    assert min(np.diff(keys)) > 0.99
+    assert max(np.diff(keys)) < max(1, step_seconds) + step_seconds + 0.01
+
+
+def test_after_a_clean_close_it_is_an_ordinary_mp4(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    record(path, [picture(n) for n in range(60)], TIMES_SECONDS)
+    boxes, data, at = [], path.read_bytes(), 0
+    while at < len(data):
+        boxes.append(data[at + 4 : at + 8])
+        at += int.from_bytes(data[at : at + 4], "big")
+    assert b"moof" not in boxes
+    assert boxes.count(b"moov") == 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (2, 64), (49, 64)])
+def test_odd_sizes_are_made_even_by_repeating_the_edge(tmp_path: Path, height: int, width: int) -> None:
+    path = tmp_path / "out.mp4"
+    record(path, [picture(0, height, width)] * 3, [0.0, 0.1, 0.2])
+    frames = read(path)
+    assert len(frames) == 3
+    image = frames[-1][1]
+    assert image.shape == (height + height % 2, width + width % 2, 3)
+    assert np.abs(image.astype(int) - COLOURS_BGR[0]).max() <= 8, "no black line where it was padded"
+
+
+def test_another_size_later_on_is_scaled_between_bars(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    record(path, [picture(3), picture(3, 200, 100)], [0.0, 0.1])
+    image = read(path)[1][1]
+    assert image.shape == (48, 64, 3)
+    assert image[24, 32].min() > 180
+    assert image[24, 8].max() < 40
+    assert image[24, 56].max() < 40
+
+
+def test_times_that_stand_still_or_go_back_go_on_one_frame_later(tmp_path: Path) -> None:
+    path = tmp_path / "out.mkv"
+    record(path, [picture(n) for n in range(6)], [5.0, 5.0, 5.1, 0.0, 0.1, 0.10001], rate=10)
+    assert [seconds for seconds, _ in read(path)] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.401], abs=0.0006)
+
+
+@pytest.mark.parametrize(("suffix", "hours"), [(".mp4", 6), (".mov", 6), (".mkv", 30)])
+def test_times_after_a_gap_of_a_day_are_all_there(tmp_path: Path, suffix: str, hours: int) -> None:
+    path = tmp_path / f"out{suffix}"
+    record(path, [picture(n) for n in range(4)], [0.0, 0.1, 0.1 + 30 * 3600, 0.2 + 30 * 3600], rate=10)
+    after = 0.1 + hours * 3600
+    assert [seconds for seconds, _ in read(path)] == pytest.approx([0.0, 0.1, after, after + 0.1], abs=0.0006)
+
+
+def test_frames_without_a_picture_are_left_out_and_failed_ones_are_not(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "out.mp4"))
+    sink.write(result(), picture(0))
+    sink.write(result(seq=1, seconds=0.1), None)
+    sink.write(result(seq=2, seconds=0.2, failure="no answer"), picture(2))
+    sink.close()
+    assert [seconds for seconds, _ in read(tmp_path / "out.mp4")] == pytest.approx([0.0, 0.2])
+
+
+def test_without_any_picture_there_is_no_file(tmp_path: Path) -> None:
+    VideoSink(str(tmp_path / "out.mp4")).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("written", [5, 40])
+def test_a_killed_recording_is_readable_up_to_the_last_frames(tmp_path: Path, suffix: str, written: int) -> None:
+    path = tmp_path / f"out{suffix}"
+    code = """
+sink = VideoSink(sys.argv[1], 25)
+for n in range(int(sys.argv[2])):
+    sink.write(result(seq=n, seconds=TIMES_SECONDS[n]), picture(n))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(code, str(path), str(written)).returncode == -signal.SIGKILL
+    frames = read(path)
+    assert len(frames) >= written - 2
+    assert [s for s, _ in frames] == pytest.approx([t - 100 for t in TIMES_SECONDS[: len(frames)]], abs=0.0006)
+    for number, (_, image) in enumerate(frames):
+        assert_shows(image, number)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_a_recording_killed_after_its_first_frame_can_be_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    code = "VideoSink(sys.argv[1]).write(result(), picture(0)); os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_python(code, str(path)).returncode == -signal.SIGKILL
+    with av.open(str(path)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (64, 48)
+
+
+@pytest.mark.parametrize("name", ["out.avi", "out", "out.webm", "-"])
+def test_a_container_that_is_not_written_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"must end in one of \.mp4"):
+        VideoSink(str(tmp_path / name))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A file system of 64 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_video_on_a_full_disk_is_one_clear_line_and_closes(tiny_disk: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tiny_disk / f"out{suffix}"
+    sink = VideoSink(str(path))
+    with pytest.raises(OutputError, match=r"^cannot write video to .*: No space left on device$"):
+        for n in range(40):
+            sink.write(result(seq=n, seconds=n / 25), rng.integers(0, 255, (96, 128, 3), np.uint8))
+    with pytest.raises(OutputError, match="No space left on device"):
+        sink.close()
+    sink.close()
+    assert readable_frames(path) >= 3, "what fitted can be read"
+
+
+def test_json_lines_on_a_full_disk_leave_whole_lines_before_the_last(tiny_disk: Path) -> None:
+    sink = JsonLinesSink(str(tiny_disk / "out.jsonl"))
+    with pytest.raises(OutputError, match="No space left on device"):
+        for seq in range(10_000):
+            sink.write(result([CONFIRMED], seq=seq), None)
+    sink.close()
+    lines = (tiny_disk / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seq"] for line in lines[:-1]] == list(range(len(lines) - 1))
+
+
+# --- window ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_window_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(UsageError, match="neither DISPLAY nor WAYLAND_DISPLAY"):
+        WindowSink()
+
+
+def test_no_window_with_an_opencv_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "opencv-python-headless" not in _installed():
+        pytest.skip("needs the headless OpenCV")
+    monkeypatch.setenv("DISPLAY", ":99")
+    with pytest.raises(UsageError, match="without windows; run `pip uninstall opencv-python-headless"):
+        WindowSink()
+
+
+def _installed() -> set[str]:
+    from importlib.metadata import distributions
+
+    return {distribution.metadata["Name"] for distribution in distributions()}
+
+
+def test_opencv_is_imported_before_pyav_so_that_a_window_can_open() -> None:
+    code = "order = list(sys.modules); print(order.index('cv2') < order.index('av'))"
+    command = [sys.executable, "-c", f"import pipeline.sinks.video, sys; {code}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

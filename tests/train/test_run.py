@@ -1,0 +1,275 @@
+"""Training as its user runs it: it learns, it goes on where it stopped, it says what is wrong, and nothing is lost."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models import load_model, save_checkpoint
+from tests.kit.harness import children, finish, run, wait_until
+from tests.kit.places import ROOT
+from train.__main__ import main
+
+MINI = ROOT / "tests" / "data" / "bccd_mini"
+RECIPE = ROOT / "configs" / "train_smoke.yaml"
+TINY = ("model.input_size=64x64", "loop.pictures=0", "schedule.kind=step", "schedule.drops=[]", "loop.loaders=0")
+
+
+def command(out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> list[str]:
+    sets = [word for setting in (f"out={out}", *settings) for word in ("--set", setting)]
+    return [sys.executable, "-m", "train", str(RECIPE), *sets, *map(str, arguments)]
+
+
+def train(out: Path, *settings: str, arguments: tuple[object, ...] = (), before: tuple[str, ...] = ()):
+    """The command to its end; its data are those of the smoke recipe."""
+    line = [*before, *command(out, *settings, arguments=arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=170)
+
+
+def train_here(capfd, out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> SimpleNamespace:
+    """The same in this process, for what ends early."""
+    code = main(command(out, *settings, arguments=arguments)[3:])
+    return SimpleNamespace(returncode=code, stderr=capfd.readouterr().err)
+
+
+def start(out: Path, *settings: str) -> subprocess.Popen[str]:
+    line = command(out, *settings)
+    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_one_line(done, code: int, *words: str) -> None:
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == code and len(errors) == 1, done.stderr
+    assert all(word in errors[0] for word in words), errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def same_bytes(a: Path, b: Path) -> bool:
+    return a.read_bytes() == b.read_bytes()
+
+
+def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tmp_path) -> None:
+    out = tmp_path / "run"
+    done = train(out)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "scores.json").read_text())["ap50"] > 0.95, done.stderr
+    assert {
+        "recipe.yaml",
+        "metrics.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "state.safetensors",
+        "report.html",
+    } <= {path.name for path in out.iterdir()}
+    assert float(rows(out)[-1]["loss"]) < 0.2 * float(rows(out)[0]["loss"])
+    assert list((out / "pictures").iterdir())
+    ran = run(
+        MINI / "images", "--weights", out / "best.safetensors", "--engine", "eager", "--jsonl", tmp_path / "o.jsonl"
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = [len(json.loads(line)["objects"]) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert len(found) == 8 and min(found) > 3
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
+    settings = (
+        *TINY,
+        "loop.loaders=1",
+        "schedule.epochs=10",
+        "optimiser.ema_decay=0.9",
+        "loop.evaluate_every=10",
+        "augment.flip=0.5",
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, *settings).returncode == 0
+    process = start(parts, *settings)
+    wait_until(lambda: process.poll() is not None or ((parts / "metrics.csv").exists() and len(rows(parts)) > 1))
+    process.send_signal(signal.SIGINT)
+    code, errors = finish(process)
+    assert code == 130 and "go on with --resume" in errors, errors
+    resumed = train(parts, *settings, arguments=("--resume",))
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_bytes(whole / "last.safetensors", parts / "last.safetensors")
+    whole_state, parts_state = load_file(whole / "state.safetensors"), load_file(parts / "state.safetensors")
+    assert all(torch.equal(value, parts_state[key]) for key, value in whole_state.items())
+    assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 11)]
+
+
+def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> None:
+    # Adam's first steps follow the sign of a gradient, however small: a lower rate keeps rounding from becoming a loss.
+    settings = (
+        *TINY,
+        "schedule.epochs=4",
+        "loop.evaluate_every=4",
+        "optimiser.learning_rate=1.0e-5",
+        "augment.flip=0.5",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train(one, *settings, "loop.batch=4").returncode == 0
+    line = command(two, *settings, "loop.batch=2")[1:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(torchrun, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    for alone, together in zip(rows(one), rows(two), strict=True):
+        for name in ("loss", "hm", "wh"):
+            assert float(together[name]) == pytest.approx(float(alone[name]), rel=1e-4), name
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A training of one epoch."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    done = train(out, *TINY, "schedule.epochs=1")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def begun_copy(begun, tmp_path):
+    return Path(shutil.copytree(begun, tmp_path / "run"))
+
+
+def test_a_folder_that_holds_a_training_is_not_overwritten(begun, capfd) -> None:
+    before = (begun / "state.safetensors").read_bytes()
+    assert_one_line(train_here(capfd, begun, *TINY), 2, "holds a training already", "--resume")
+    assert (begun / "state.safetensors").read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(begun, begun_copy) -> None:
+    limit = ("bash", "-c", 'ulimit -f 1000; exec "$@"', "train")
+    settings = (*TINY, "schedule.epochs=2")
+    done = train(begun_copy, *settings, arguments=("--resume",), before=limit)
+    assert_one_line(done, 4, "cannot be written", "what was kept before is still there")
+    for name in ("last.safetensors", "best.safetensors", "state.safetensors"):
+        assert same_bytes(begun / name, begun_copy / name)
+    load_model("mobilenetv3", begun_copy / "last.safetensors")
+
+
+def test_a_loss_that_is_no_number_stops_the_training(begun, begun_copy) -> None:
+    settings = (*TINY, "schedule.epochs=30", "optimiser.learning_rate=1.0e+2")
+    done = train(begun_copy, *settings, arguments=("--resume",))
+    assert_one_line(done, 4, "the loss is", "at step", "images", "lower learning rate")
+    load_model("mobilenetv3", begun_copy / "last.safetensors")
+
+
+def test_a_killed_loader_stops_the_training(tmp_path) -> None:
+    process = start(tmp_path / "run", *TINY, "loop.loaders=1", "schedule.epochs=5000")
+    wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "state.safetensors").exists())
+    loaders = [pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(loaders) == 1
+    os.kill(loaders[0], signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == 4 and "a process that loads images ended" in errors and "Traceback" not in errors, errors
+    load_model("mobilenetv3", tmp_path / "run" / "last.safetensors")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A copy of the images that a test may damage."""
+    return Path(shutil.copytree(MINI, tmp_path / "data"))
+
+
+def on(data: Path) -> tuple[str, ...]:
+    return (
+        *TINY,
+        "schedule.epochs=2",
+        f"data.train_json={data}/train.json",
+        f"data.train_images={data}/images",
+        "data.val_json=''",
+    )
+
+
+def test_images_that_cannot_be_read_are_counted_and_too_many_end_it(data, tmp_path) -> None:
+    image = next((data / "images").iterdir())
+    image.write_bytes(image.read_bytes()[:100])
+    assert_one_line(train(tmp_path / "run", *on(data)), 4, "1 images cannot be read", image.name, "train.check")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("data.train_json=nowhere.json",), ("nowhere.json",)),
+        (("data.train_images=nowhere",), ("nowhere",)),
+        (("model.name=yolo",), ("yolo", "allowed are")),
+        (("model.start=nowhere.safetensors",), ("nowhere.safetensors",)),
+        (("model.name=res_18", "model.start=shipped"), ("res_18 ships without weights",)),
+        (("model.name=dla_34", "model.start=imagenet"), ("imagenet", "dla_34")),
+        (("model.freeze=[neckk]",), ("neckk", "backbone")),
+        (("model.input_size=100x64",), ("100", "multiples of 32")),
+        (("optimiser.learning_rate=0",), ("optimiser.learning_rate", "above 0")),
+        (("schedule.kind=step", "schedule.drops=[90]", "schedule.epochs=60"), ("schedule", "drops")),
+        (("loss_weights.size=1.0",), ("loss_weights", "size", "hm, wh")),
+        (("loss_weights.wh=-1.0",), ("loss_weights.wh", "0", "-1.0")),
+        (("loop.device=cuda:7",), ("cuda:7",)),
+        (("optimizer.kind=adam",), ("optimiser",)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) and "=" in value[0] else "",
+)
+def test_what_is_wrong_is_one_line(settings, words, tmp_path, capfd) -> None:
+    assert main(command(tmp_path / "run", *settings)[3:]) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: "), errors
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+def test_a_state_of_another_network_is_refused(begun_copy, capfd) -> None:
+    settings = ("model.name=res_18", "model.start=none", "schedule.epochs=2")
+    done = train_here(capfd, begun_copy, *TINY, *settings, arguments=("--resume",))
+    assert_one_line(done, 4, "another network or recipe")
+
+
+def test_what_is_no_state_is_refused(begun_copy, capfd) -> None:
+    done = train_here(capfd, begun_copy, *TINY, arguments=("--resume", begun_copy / "last.safetensors"))
+    assert_one_line(done, 2, "no state of a training")
+    (begun_copy / "cut").write_bytes((begun_copy / "state.safetensors").read_bytes()[:5000])
+    done = train_here(capfd, begun_copy, *TINY, arguments=("--resume", begun_copy / "cut"))
+    assert_one_line(done, 2, "cannot be read")
+
+
+def test_a_checkpoint_of_other_classes_starts_its_heads_anew(tmp_path) -> None:
+    from train.recipe import ModelSettings
+    from train.start import start_network
+
+    told: list[str] = []
+    network = start_network(ModelSettings(freeze=("backbone.",)), ("red", "white"), told.append)
+    shipped = load_model("mobilenetv3").state_dict()
+    kept = network.state_dict()
+    assert torch.equal(kept["neck.attention.reduce.weight"], shipped["neck.attention.reduce.weight"])
+    assert kept["heads.hm.pointwise.weight"].shape[0] == 2 and (kept["heads.hm.pointwise.bias"] < -2).all()
+    assert any("heads.hm.pointwise" in line for line in told) and any("not trained" in line for line in told)
+    assert network.spec.class_names == ("red", "white")
+    trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.requires_grad}
+    assert trained == {"neck", "heads"}
+    save_checkpoint(network.state_dict(), tmp_path / "a.safetensors", network.spec)
+    assert load_model("mobilenetv3", tmp_path / "a.safetensors").spec.class_names == ("red", "white")
+
+
+def test_a_backbone_starts_from_imagenet(tmp_path, monkeypatch) -> None:
+    import torchvision
+
+    from train.recipe import ModelSettings
+    from train.start import start_network
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = torchvision.models.resnet18().state_dict()
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    cached = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.save(weights, cached)
+    network = start_network(ModelSettings(name="resdcn_18", start="imagenet"), ("a",), lambda text: None)
+    assert torch.equal(network.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])

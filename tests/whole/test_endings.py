@@ -1,0 +1,239 @@
+"""However a run ends: nothing is left behind, what was written can be read, and every frame has a fate."""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import termios
+import time
+
+import av
+import pytest
+
+from pipeline.stages.track import Track
+from tests.kit.harness import (
+    STAGES,
+    Leftovers,
+    command,
+    finish,
+    is_running,
+    json_lines,
+    run_here,
+    stage_pids,
+    start,
+    wait_until,
+)
+from tests.kit.places import CLIP
+
+PLACE = "lavfi:testsrc2=size=640x360:rate=25"  # endless
+
+
+def start_endless(folder, *options, begin=start):
+    """A run that does not end by itself, once its first frames were delivered; and the workers' pids."""
+    process = begin(PLACE, "--out", folder / "o.mp4", "--jsonl", folder / "o.jsonl", *options)
+    wait_for_frames(process, folder)
+    return process, stage_pids(process.pid)
+
+
+def wait_for_frames(process, folder) -> None:
+    """Until some more frames were delivered."""
+    lines = folder / "o.jsonl"
+    enough = 3000 + (lines.stat().st_size if lines.exists() else 0)
+    wait_until(lambda: process.poll() is not None or (lines.exists() and lines.stat().st_size > enough), what="frames")
+    assert process.poll() is None, process.communicate()[1]
+
+
+def assert_outputs_can_be_read(folder) -> None:
+    sequence = [line["seq"] for line in json_lines(folder / "o.jsonl")]
+    assert len(sequence) > 3 and sequence == list(range(len(sequence)))
+    with av.open(str(folder / "o.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) > 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_ends_the_run_cleanly(stage: str, tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    assert set(pids) == set(STAGES)
+    os.kill(pids[stage], signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert f"stage {stage} was killed by SIGKILL" in errors and "Traceback" not in errors
+    assert "in flight" in errors and " 0 in flight" in errors
+    leftovers.assert_none(pids)
+    assert_outputs_can_be_read(tmp_path)
+
+
+def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    process.kill()
+    process.communicate()
+    leftovers.assert_none(pids, seconds=15)
+    assert_outputs_can_be_read(tmp_path)
+
+
+def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatch) -> None:
+    process = Track.process
+
+    def fail_at_ten(self, frame) -> None:
+        if frame.header.seq == 10:
+            raise KeyError("broken on purpose")
+        process(self, frame)
+
+    monkeypatch.setattr(Track, "process", fail_at_ten)
+    done = run_here(CLIP, "--jsonl", tmp_path / "o.jsonl")
+    assert done.returncode == 4 and "error: stage track failed: KeyError" in done.stderr, done.stderr
+    assert "dropped at run: lost when stage track failed" in done.stderr and " 0 in flight" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["infer", "deliver"])
+def test_a_frozen_stage_is_a_failed_stage(stage: str, tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
+    os.kill(pids[stage], signal.SIGSTOP)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert f"error: stage {stage} was not heard for 3 s" in errors and errors.count("error:") == 1
+    assert " 0 in flight" in errors
+    leftovers.assert_none(pids)
+    assert json_lines(tmp_path / "o.jsonl")
+
+
+def test_a_stop_that_waits_for_a_frozen_stage_in_vain_names_it(tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["postprocess"], signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert "error: stage postprocess did not answer the stop" in errors and errors.count("error:") == 1
+    assert "not delivered within 5 s of the stop" in errors and " 0 in flight" in errors
+    leftovers.assert_none(pids)
+
+
+def test_a_stop_that_waits_for_a_slow_stage_in_vain_blames_nobody(tmp_path) -> None:
+    process, pids = start_endless(tmp_path, "--set", "run.drain_seconds=0.2")
+    os.kill(pids["postprocess"], signal.SIGSTOP)  # too short for a silence
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 130 and "error:" not in errors, errors
+    assert "not delivered within 0.2 s of the stop" in errors and " 0 in flight" in errors
+
+
+def test_a_run_that_was_stopped_as_a_whole_goes_on_as_a_whole(tmp_path) -> None:
+    process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
+    everyone = [process.pid, *pids.values()]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4.0)  # longer than any stage may be silent
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_frames(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 130 and "error:" not in errors, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    process.send_signal(number)
+    code, errors = finish(process)
+    assert code == 130, errors
+    assert " 0 dropped + 0 in flight" in errors, errors
+    leftovers.assert_none(pids)
+    assert_outputs_can_be_read(tmp_path)
+
+
+def test_two_hangups_are_one_stop(tmp_path) -> None:
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["infer"], signal.SIGSTOP)
+    for _ in range(2):  # the kernel's and the shell's
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+    assert is_running(process.pid)
+    os.kill(pids["infer"], signal.SIGCONT)
+    code, errors = finish(process)
+    assert code == 130 and " 0 dropped + 0 in flight" in errors, errors
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
+    process, _ = start_endless(tmp_path, begin=lambda *words: start(*words, before=["nohup"]))
+    process.send_signal(signal.SIGHUP)
+    wait_for_frames(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 130
+
+
+def test_a_closed_terminal_is_a_stop(tmp_path) -> None:
+    leftovers = Leftovers()
+    ours, theirs = os.openpty()
+
+    def begin(*words) -> subprocess.Popen[bytes]:
+        def take_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        return subprocess.Popen(command(*words), **streams, start_new_session=True, preexec_fn=take_terminal)
+
+    process, pids = start_endless(tmp_path, begin=begin)
+    os.close(theirs)
+    os.close(ours)
+    assert process.wait(60) == 130
+    leftovers.assert_none(pids)
+    assert_outputs_can_be_read(tmp_path)
+
+
+def test_a_stop_while_every_slot_is_taken_loses_no_frame(tmp_path) -> None:
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["infer"], signal.SIGSTOP)
+    time.sleep(1.0)  # decode has filled all slots and waits for one
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    os.kill(pids["infer"], signal.SIGCONT)
+    code, errors = finish(process)
+    assert code == 130, errors
+    assert " 0 dropped + 0 in flight" in errors, errors
+
+
+def test_stopping_a_live_source_is_its_normal_end(tmp_path) -> None:
+    process = start("lavfi:testsrc2=size=320x240:rate=5", "--realtime", "--jsonl", tmp_path / "o.jsonl")
+    wait_until(lambda: (tmp_path / "o.jsonl").exists() and (tmp_path / "o.jsonl").stat().st_size > 500, what="frames")
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 0
+
+
+# One generator for all, and one moment in each tenth of the time.
+draw = random.Random(20260101).uniform
+MOMENTS = [draw(0.8 * tenth, 0.8 * (tenth + 1)) for tenth in range(10)]
+
+
+@pytest.mark.parametrize("seconds", MOMENTS)
+def test_ctrl_c_at_any_moment(seconds: float, tmp_path) -> None:
+    leftovers = Leftovers()
+    process = start(CLIP, "--out", tmp_path / "o.mp4", "--jsonl", tmp_path / "o.jsonl")
+    time.sleep(seconds)
+    pids = stage_pids(process.pid)
+    process.send_signal(signal.SIGINT)
+    code, errors = finish(process)
+    assert code in (0, 130, -signal.SIGINT), errors  # -SIGINT: Python itself had not started yet
+    assert "Traceback" not in errors
+    leftovers.assert_none(pids)
+    if (tmp_path / "o.jsonl").exists():
+        sequence = [line["seq"] for line in json_lines(tmp_path / "o.jsonl")]
+        assert sequence == list(range(len(sequence)))
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path) -> None:
+    leftovers = Leftovers()
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["infer"], signal.SIGSTOP)  # nothing can drain
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert is_running(process.pid)
+    process.send_signal(signal.SIGINT)
+    assert finish(process, seconds=10)[0] == 130
+    leftovers.assert_none(pids)
