@@ -176,7 +176,7 @@ def test_a_folder_in_the_files_place_is_found_before_anything_runs(sink_type: ty
 def run_python(code: str, *arguments: str, **options) -> subprocess.CompletedProcess:  # type: ignore[no-untyped-def]
     """`code` in a process of its own that can import this file's helpers."""
     command = [sys.executable, "-c", "from test_sinks import *\n" + code, *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'pipeline'}"}
     return subprocess.run(command, env=environment, timeout=60, **options)
 
 
