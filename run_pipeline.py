@@ -35,7 +35,7 @@ def main() -> int:
         from pipeline.console import Console
         from pipeline.supervisor import Supervisor
 
-        with Console(command.settings, command.verbose) as console:
+        with Console(command.verbose) as console:
             state = Supervisor(command.settings, console.update).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)

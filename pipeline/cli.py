@@ -4,14 +4,15 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from itertools import count, zip_longest
 from typing import Any, NamedTuple, NoReturn
 
 from configs.uri import HIDDEN, Uri, looks_like_an_address, shown, shown_text
 from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from pipeline.settings import MOST_SOURCES, Settings
 
-DESCRIPTION = "Detect and track objects in a video file or a camera with CenterNet."
+DESCRIPTION = "Detect and track objects in video files and cameras with CenterNet."
 
 EPILOG = """\
 sources:
@@ -40,10 +41,18 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("--score", "infer.score_threshold", float, "report objects from this score on, 0 to 1"),
     Option("--classes", "postprocess.classes", list, "only these classes, for example person,car"),
+    Option("--max-rate", "sources.{source}.max_rate", float, "look at so many frames a second at most, of each source"),
+    Option("--every", "sources.{source}.every", int, "look at one frame of so many, and predict tracks in between"),
     Option("--max-frames", "sources.{source}.max_frames", int, "stop after so many frames"),
-    Option("--out", "deliver.video", str, "write the overlay video to this .mp4, .mkv or .mov"),
+    Option(
+        "--out",
+        "deliver.video",
+        str,
+        "write the overlay video to this .mp4, .mkv or .mov; {source} in it stands for each source",
+    ),
     Option("--jsonl", "deliver.jsonl", str, "write one JSON object a frame; - is standard output"),
     Option("--mot", "deliver.mot", str, "write confirmed tracks in MOTChallenge format"),
+    Option("--also", "deliver.also", list, "more outputs, KIND:PATH,KIND:PATH"),
     Option("--show", "deliver.show", bool, "show the video in a window; q ends"),
     Option("--no-overlay", "deliver.overlay", bool, "do not draw boxes into video and window", False),
     Option("--realtime", "sources.{source}.realtime", bool, "play a file at its own speed, dropping what is late"),
@@ -70,21 +79,36 @@ def parse(arguments: list[str]) -> Command:
     """Raises UsageError for anything wrong but an unknown option or --help, which end the program as usual."""
     given = _read_line(arguments)
     assignments: list[tuple[str, Any]] = []
-    source_id = None
-    if given.source is not None:
-        source_id = Uri(given.source).name
-        assignments.append(("sources", {source_id: {"uri": given.source}}))
+    sources = _named(given.sources, given.name)
+    if sources:
+        assignments.append(("sources", {name: {"uri": uri} for name, uri in sources.items()}))
     for option in OPTIONS:
         value = getattr(given, option.flag.strip("-").replace("-", "_"))
         if value is not None:
-            assignments.append((_key(option, source_id), value))
+            assignments += [(key, value) for key in _keys(option, list(sources))]
     assignments += [parse_assignment(text) for text in given.set]
     settings = load_settings(given.config, assignments)
-    if len(settings.sources) != 1:
-        raise UsageError(
-            f"give one source, got {len(settings.sources)}: run_pipeline.py SOURCE, or sources: in --config"
-        )
+    if not settings.sources:
+        raise UsageError("give a source: run_pipeline.py SOURCE, or sources: in --config")
+    if len(settings.sources) > MOST_SOURCES:
+        raise UsageError(f"got {len(settings.sources)} sources, at most {MOST_SOURCES} run at the same time")
     return Command(settings, given.config, given.validate, given.verbose)
+
+
+def _named(uris: list[str], names: list[str]) -> dict[str, str]:
+    """Sources by their ids: the names given, in order, then what each address is called by itself."""
+    if len(names) > len(uris):
+        raise UsageError(
+            f"got {len(names)} names for {len(uris)} sources on the command line; one --name each, in order"
+        )
+    sources: dict[str, str] = {}
+    for uri, name in zip_longest(uris, names):
+        if name in sources:
+            raise UsageError(f"--name {shown(name)} is given twice; each source needs its own")
+        usual = name or Uri(uri).name
+        free = (f"{usual}-{number}" if number > 1 else usual for number in count(1))
+        sources[next(name for name in free if name not in sources)] = uri
+    return sources
 
 
 def hide_secrets_from_process_list() -> None:
@@ -108,14 +132,16 @@ def _read_line(arguments: list[str]) -> argparse.Namespace:
         option = unknown[0] if re.fullmatch(r"[\w-]+", unknown[0]) else HIDDEN
         raise UsageError(f"there is no option {option}; --help lists them")
     if surplus:
-        raise UsageError(f"give one source; what is {shown(surplus[0])}? (--help lists the options)")
+        raise UsageError(f"what is {shown(surplus[0])}? Give sources before the options (--help lists them)")
     return given
 
 
-def _key(option: Option, source_id: str | None) -> str:
-    if "{source}" in option.key and source_id is None:
+def _keys(option: Option, source_ids: list[str]) -> list[str]:
+    if "{source}" not in option.key:
+        return [option.key]
+    if not source_ids:
         raise UsageError(f"{option.flag} goes with a SOURCE on the command line; in a --config it is {option.key}")
-    return option.key.format(source=source_id)
+    return [option.key.format(source=source_id) for source_id in source_ids]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,7 +161,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", nargs="?", metavar="SOURCE", help="where frames come from, see below")
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="where frames come from, see below")
+    parser.add_argument(
+        "--name", action="append", default=[], metavar="X", help="what a source is called, in their order"
+    )
     for option in OPTIONS:
         if option.kind is bool:
             parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)

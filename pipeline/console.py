@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.uri import shown_text
-from pipeline.messages import OutputCounts, Quantiles, Report
-from pipeline.runstate import Page, RunState
-from pipeline.settings import Settings
+from pipeline.ledger import Page
+from pipeline.messages import Quantiles, Report
+from pipeline.runstate import RunState, SourceState
 from pipeline.stage import CHAIN
 
 REFRESH_SECONDS = 0.25
@@ -27,8 +27,7 @@ LINE_WIDTH = 120
 class Console:
     """Shows a run while it lasts: a table that renews itself in a terminal, else a plain line now and then."""
 
-    def __init__(self, settings: Settings, verbose: bool) -> None:
-        self._settings = settings
+    def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
         self._terminal = Terminal(stderr=True, highlight=False)
         if not self._terminal.is_terminal:
@@ -69,9 +68,9 @@ class Console:
 
     def _tell_lines(self, state: RunState) -> None:
         if state.started_at is None:
-            for stage in CHAIN:
-                if state.statuses[stage] not in ("starting", "ready"):
-                    self._tell_once(f"{stage}: {state.statuses[stage]}")
+            for worker, doing in state.statuses.items():
+                if doing not in ("starting", "ready"):
+                    self._tell_once(f"{worker}: {doing}")
             return
         self._tell_once(f"ready after {state.started_at - state.launched_at:.1f} s: {model_line(state)}")
         self._next = self._next or time.monotonic() + 1.0
@@ -84,7 +83,7 @@ class Console:
         """The last word: how fast, how late, where the time went, what became of each frame, what went wrong."""
         self._tell_warnings(state)
         if state.started_at is not None and state.ended_at is not None and state.ledger():
-            for part in summary(state, self._settings):
+            for part in summary(state):
                 self._terminal.print(part, soft_wrap=isinstance(part, Text))
         for problem in state.problems:
             self._terminal.print(Text(f"error: {problem}"), soft_wrap=True)
@@ -125,16 +124,22 @@ def engines_line(images_per_second: dict[str, float]) -> str:
 
 def plain_line(state: RunState) -> str:
     """One line on how it goes: `clip 120/795  27.9 frames/s  latency p50 41 p95 60 ms  dropped 0  1:02 left`."""
-    words = []
-    for source_id, page in state.ledger().items():
-        words.append(f"{source_id} {_progress(state, source_id, page)}")
-        words.append(f"dropped {sum(page.dropped.values())}")
-        if page.failed:
-            words.append(f"without result {page.failed}")
+    pages = state.ledger()
+    if len(pages) == 1:
+        ((source_id, page),) = pages.items()
+        words = [f"{source_id} {_progress(state, source_id, page)}"]
+    else:
+        live = [name for name, source in state.sources.items() if source.state == "live"]
+        words = [f"{len(live)} of {len(state.sources)} sources live"]
     report = state.reports["deliver"]
     latency = report.recent_latency
-    words.insert(1, _rate(report.frames_per_second))
-    words.insert(2, f"latency p50 {latency.p50_ms:.0f} p95 {latency.p95_ms:.0f} ms")
+    words += [_rate(report.frames_per_second), f"latency p50 {latency.p50_ms:.0f} p95 {latency.p95_ms:.0f} ms"]
+    words.append(f"dropped {sum(page.dropped_frames for page in pages.values())}")
+    if failed := sum(page.failed for page in pages.values()):
+        words.append(f"without result {failed}")
+    words += [
+        f"{name} {source.state}" for name, source in state.sources.items() if source.state not in ("live", "ended")
+    ]
     return "  ".join(words + [f"{left} left" for left in [_time_left(state)] if left])
 
 
@@ -164,6 +169,8 @@ def _time_left(state: RunState) -> str | None:
 def live_view(state: RunState) -> RenderableType:
     """The table that a terminal shows while the run lasts."""
     parts: list[RenderableType] = [Text(model_line(state), style="dim"), _stage_table(state)]
+    if len(state.sources) > 1:
+        parts.append(_source_table(state))
     if _has_rate(state):
         parts.append(Text(plain_line(state)))
     done = _fraction_done(state)
@@ -174,27 +181,45 @@ def live_view(state: RunState) -> RenderableType:
 
 def _stage_table(state: RunState) -> Table:
     table = Table("stage", "status", box=None, header_style="bold", pad_edge=False)
-    for title in ("frames/s", "ms p50", "p95", "queue", "dropped"):
+    for title in ("frames/s", "ms p50", "p95", "queue"):
         table.add_column(title, justify="right")
-    for stage in CHAIN:
-        report = state.reports.get(stage)
-        table.add_row(stage, state.statuses[stage], *(_live_cells(report) if report else ()))
+    for worker, status in state.statuses.items():
+        if worker.partition(":")[2] in state.sources and len(state.sources) > 1:
+            continue  # many decoders are told of by their sources
+        report = state.reports.get(worker)
+        table.add_row(worker, status, *(_live_cells(report) if report else ()))
     return table
 
 
 def _live_cells(report: Report) -> list[str]:
     recent = report.recent_working
-    dropped = sum(sum(counts.dropped.values()) for counts in report.sources.values())
-    return [
-        f"{report.frames_per_second:.1f}",
-        f"{recent.p50_ms:.1f}",
-        f"{recent.p95_ms:.1f}",
-        str(report.queue_depth),
-        str(dropped),
-    ]
+    rate, p50, p95 = report.frames_per_second, recent.p50_ms, recent.p95_ms
+    return [f"{rate:.1f}", f"{p50:.1f}", f"{p95:.1f}", str(report.queue_depth)]
 
 
-def summary(state: RunState, settings: Settings) -> list[RenderableType]:
+def _source_table(state: RunState) -> Table:
+    table = Table("source", "state", box=None, header_style="bold", pad_edge=False)
+    for title in ("frames/s", "captured", "delivered", "dropped", "outages"):
+        table.add_column(title, justify="right")
+    pages = state.ledger()
+    for name, source in state.sources.items():
+        page, report = pages.get(name, Page()), state.reports.get(f"decode:{name}")
+        rate = f"{report.frames_per_second:.1f}" if report else ""
+        counts = (page.captured, page.delivered, page.dropped_frames, source.outage_count)
+        table.add_row(name, _state_line(source), rate, *map(str, counts))
+    return table
+
+
+def _state_line(source: SourceState) -> str:
+    """`lost since 12:04:31: no data for 5 s`."""
+    signal = source.signal
+    if signal is None or source.state in ("live", "ended"):
+        return source.state
+    since = time.strftime("%H:%M:%S", time.localtime(signal.at_unix))
+    return f"{source.state} since {since}: {signal.cause}"
+
+
+def summary(state: RunState) -> list[RenderableType]:
     """Throughput, latency, where the time went (if any frame came through), the ledger, and what was written."""
     assert state.started_at is not None and state.ended_at is not None
     pages = state.ledger()
@@ -211,17 +236,45 @@ def summary(state: RunState, settings: Settings) -> list[RenderableType]:
         lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
         lines.append(_time_table(state))
     lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]
-    return lines + [Text(line) for line in _written(state, settings)]
+    told = [*_outage_lines(state), *_restart_lines(state), *_written(state)]
+    return lines + [Text(line) for line in told + _memory_lines(state)]
 
 
-def _written(state: RunState, settings: Settings) -> Iterator[str]:
+def _outage_lines(state: RunState) -> Iterator[str]:
+    for name, source in state.sources.items():
+        if source.outage_count:
+            yield f"{name}: {source.outage_count} outages, the last ones:"
+        for outage in source.outages:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(outage.start_unix))
+            yield f"  {outage.state} from {since} for {outage.end_unix - outage.start_unix:.1f} s: {outage.cause}"
+
+
+def _restart_lines(state: RunState) -> Iterator[str]:
+    for worker, count in state.restarts.items():
+        yield f"{worker} was started anew {count} time{'s' * (count != 1)}"
+
+
+def _memory_lines(state: RunState) -> list[str]:
+    """The most that each worker has had resident."""
+    peaks = {worker: report.peak_memory_bytes for worker, report in state.reports.items() if report.peak_memory_bytes}
+    if not peaks:
+        return []
+    decoders = [peak for worker, peak in peaks.items() if worker.startswith("decode:")]
+    told = [f"{worker} {peak >> 20}" for worker, peak in peaks.items() if not worker.startswith("decode:")]
+    if decoders:
+        told.insert(0, f"decode {max(decoders) >> 20}" + f" (the largest of {len(decoders)})" * (len(decoders) > 1))
+    return [f"peak memory in MiB, with the shared memory they touched: {', '.join(told)}"]
+
+
+def _written(state: RunState) -> Iterator[str]:
     """What became of each file that was to be written."""
     outputs = state.reports["deliver"].outputs if "deliver" in state.reports else {}
-    for key, path in settings.deliver.files().items():
-        counts = outputs.get(key, OutputCounts())
-        if not counts.frames or path == "-":
+    for counts in outputs.values():
+        if not counts.frames or counts.path in ("", "-"):
             continue
-        told = f"{shown_text(path)}: {counts.frames} frames"
+        told = f"{shown_text(counts.path)}: {counts.frames} frames"
+        if counts.missed:
+            told += f", {counts.missed} missed because it was too slow"
         if counts.problem:
             yield f"{told}, then it failed"
         elif counts.is_gone:
@@ -235,14 +288,17 @@ def _spread(q: Quantiles) -> str:
 
 
 def _time_table(state: RunState) -> Table:
-    """Waiting and working of all stages add up to the latency."""
+    """Waiting and working of all stages add up to the latency; of several decoders the slowest is told."""
     table = Table("ms a frame", box=None, header_style="bold", pad_edge=False)
     for title in ("waiting p50", "p95", "working p50", "p95", "p99", "CPU"):
         table.add_column(title, justify="right")
     for stage in CHAIN:
-        report = state.reports.get(stage)
-        if report:
-            table.add_row(stage, *_time_cells(report))
+        own = {worker: report for worker, report in state.reports.items() if worker.partition(":")[0] == stage}
+        if stage == CHAIN[0] and own:
+            worker = max(own, key=lambda worker: own[worker].working.p50_ms)
+            own = {worker: own[worker]}
+        for worker, report in own.items():
+            table.add_row(worker if len(state.sources) > 1 else worker.partition(":")[0], *_time_cells(report))
     return table
 
 
@@ -255,11 +311,10 @@ def _time_cells(report: Report) -> list[str]:
 
 
 def _ledger_text(source_id: str, page: Page) -> Text:
-    dropped = sum(page.dropped.values())
     text = Text(
         f"{source_id}: {page.captured} captured = {page.delivered} delivered + {page.failed} without result "
-        f"+ {dropped} dropped + {page.in_flight} in flight"
+        f"+ {page.dropped_frames} dropped + {page.in_flight} in flight"
     )
-    for (stage, reason), frames in sorted(page.dropped.items()):
-        text.append(f"\n  {frames} dropped at {stage}: {reason}")
+    for drop, frames in page.dropped.items():
+        text.append(f"\n  {frames} dropped at {drop.stage}: {drop.reason}")
     return text

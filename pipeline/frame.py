@@ -1,7 +1,7 @@
 """A frame in a stage's hands: its header, and its arrays wherever they lie. One place knows how it is put on a wire.
 
 A stage reads `frame.array("heatmap")` and cannot tell whether that lies in shared memory or came over a network.
-Whether what lies in shared memory still is the frame's own is looked at before and after (`check_slots`).
+Whether what lies in shared memory still is the frame's own is looked at before and after (`is_ghost`).
 """
 
 import dataclasses
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline import messages
 from pipeline.detections import Detections
+from pipeline.fates import Drop
 from pipeline.messages import ArrayRef, DataHeader, FrameHeader, Slot
 from pipeline.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
-
-# Why there is no result where a slot was given back too early.
-NOT_ITS_OWN = "its pixels were given to another frame"
 
 
 class Frame:
@@ -28,11 +26,14 @@ class Frame:
     Raises ValueError (also `msgspec.ValidationError`) when built from parts that do not describe arrays truthfully.
     """
 
-    def __init__(self, header: FrameHeader, pools: Mapping[str, Pool], buffers: Parts | None = None) -> None:
+    def __init__(
+        self, header: FrameHeader, pools: Mapping[str, Pool], buffers: Iterator[bytes | memoryview] | None = None
+    ) -> None:
+        """`buffers` is read as far as this frame's arrays go."""
         self.header = header
         self._pools = pools
         self._arrays: dict[str, NDArray] = {}
-        inline = iter(buffers or [])
+        inline = buffers or iter(())
         for ref in header.arrays:
             self._arrays[ref.name] = self._view(ref, inline)
 
@@ -78,50 +79,61 @@ class Frame:
         for name in names:
             self._arrays.pop(name, None)
 
-    def check_slots(self) -> None:
-        """A frame one of whose slots holds another frame by now has no result: what was read there since the last look
-        may be the other's."""
-        intact = [slot for slot in self.header.leases if self._holds(slot)]
-        if len(intact) == len(self.header.leases):
-            return
-        self.header.failure = self.header.failure or NOT_ITS_OWN
-        self.header.leases = intact
-        self.discard(*[ref.name for ref in self.header.arrays if ref.slot not in intact])
+    @property
+    def is_ghost(self) -> bool:
+        """One of its leases is over: somebody else told its fate, and what lies in its slots may be another frame."""
+        return not all(slot.pool in self._pools and self._pools[slot.pool].holds(slot) for slot in self.header.leases)
 
-    def _holds(self, slot: Slot) -> bool:
-        return slot.pool in self._pools and self._pools[slot.pool].holds(slot)
+    def taken_by(self, worker: int) -> None:
+        for slot in self.header.leases:
+            self._pools[slot.pool].take(slot, worker)
 
-    def take_leases(self, pool: str | None = None) -> list[Slot]:
-        """The slots of `pool` (all when None), which the caller now gives back; arrays in them are gone.
+    def sent_to(self, worker: int) -> None:
+        for slot in self.header.leases:
+            self._pools[slot.pool].send(slot, worker)
 
-        What was read there is checked one last time.
-        """
-        self.check_slots()
+    def give_back(self, pool: str | None = None) -> bool:
+        """End the leases of `pool` (all when None); arrays in them are gone. Whether they were the frame's own to the
+        last: if not, what was read there may be another frame's."""
         given = [slot for slot in self.header.leases if pool in (None, slot.pool)]
         self.discard(*[ref.name for ref in self.header.arrays if ref.slot in given])
         self.header.leases = [slot for slot in self.header.leases if slot not in given]
-        return given
+        return all([slot.pool in self._pools and self._pools[slot.pool].end_lease(slot) for slot in given])
+
+    def drop(self, fate: Drop) -> None:
+        """It ends here: from now on only its header travels, to be counted."""
+        self.give_back()
+        self.discard(*[ref.name for ref in self.header.arrays])
+        self.header.dropped = fate
 
     def buffers(self) -> list[NDArray]:
         return [self._arrays[ref.name] for ref in self.header.arrays if ref.slot is None]
 
 
-Message = messages.StreamStart | Frame | messages.EndOfStream
+Message = messages.StreamStart | Frame | messages.SignalChange | messages.EndOfStream
 
 
-def to_parts(message: Message) -> Parts:
+def to_parts(message: Message | messages.Free) -> Parts:
     """Header first, then the raw buffers of the arrays that are not in shared memory."""
     if isinstance(message, Frame):
         return [messages.encode(message.header), *(array.data for array in message.buffers())]
     return [messages.encode(message)]
 
 
-def from_parts(parts: Parts, pools: Mapping[str, Pool]) -> Message:
-    """The message in `parts`. Raises ValueError when they are not one."""
+def round_to_parts(frames: Sequence[Frame]) -> Parts:
+    buffers = [array.data for frame in frames for array in frame.buffers()]
+    return [messages.encode(messages.Round([frame.header for frame in frames])), *buffers]
+
+
+def from_parts(parts: Parts, pools: Mapping[str, Pool]) -> list[Message] | messages.Free:
+    """The messages in `parts`: one, or the frames of a round. Raises ValueError when they are none."""
     header: DataHeader = messages.decode_data_header(parts[0])
-    if not isinstance(header, FrameHeader):
+    if isinstance(header, messages.Free):
         return header
+    buffers = iter(parts[1:])
     try:
-        return Frame(header, pools, parts[1:])
+        if isinstance(header, messages.Round):
+            return [Frame(one, pools, buffers) for one in header.frames]
+        return [Frame(header, pools, buffers) if isinstance(header, FrameHeader) else header]
     except StopIteration:
         raise msgspec.ValidationError("a frame names more arrays than it carries") from None

@@ -46,10 +46,10 @@ class ProcessWorker:
         root = str(Path(__file__).resolve().parent.parent)
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.worker", spec.stage],
+            [sys.executable, "-P", "-m", "pipeline.worker", spec.plan.id],
             stdin=subprocess.PIPE,
             env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
-            pass_fds=[pool.fd for pool in spec.pools],
+            pass_fds=[*(pool.fd for pool in spec.pools), spec.ledger.fd],
             process_group=0,
         )
         assert self._process.stdin is not None
@@ -87,7 +87,7 @@ class ThreadWorker:
 
     def __init__(self, spec: WorkerSpec, context: Context) -> None:
         self._spec, self._context = spec, context
-        self._thread = threading.Thread(target=self._run, name=spec.stage, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=spec.plan.id, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

@@ -1,8 +1,10 @@
 """What travels between stages, and between a stage and the supervisor: typed headers, MessagePack on the wire.
 
-On the data path, per source and in this order: one `StreamStart`, a `FrameHeader` for each frame, one `EndOfStream`;
-nothing at all of a source that was never opened.
-On the control path: a worker sends `Ready`, `Report`s, and `Finished` or `Failed`; it is told `Start` and `Stop`.
+On the data path, per source: a `StreamStart` (again when its settings change), a `FrameHeader` for each frame,
+`SignalChange`s, one `EndOfStream`; nothing at all of a source that was never opened. Each says with its `seq` where it
+belongs among the frames. From gather to inference go `Round`s, and back `Free`.
+On the control path: a worker sends `Status`, `Ready`, `Report`s, what its source is told of, and `Finished` or `Failed`;
+it is told `Start`, then `Stop` and whatever concerns it.
 
 Decoding is strict: a message of another shape raises `msgspec.ValidationError`; nothing in it can run.
 Knows no socket and no shared memory: arrays are described here (`ArrayRef`), not carried.
@@ -12,7 +14,11 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.fates import Drop
+
 Policy = Literal["block", "latest"]
+Clock = Literal["sender", "arrival", "due"]
+SignalState = Literal["live", "lost", "frozen", "grey", "paused"]
 
 
 class Hop(msgspec.Struct, array_like=True, frozen=True):
@@ -45,18 +51,27 @@ class ArrayRef(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StreamStart(msgspec.Struct, tag="start", frozen=True):
-    """A source was opened. `frames_per_second`, `frame_count` are None where the source does not tell.
+    """A source was opened, or its settings changed. `frames_per_second`, `frame_count` are None where the source does
+    not tell.
 
-    policy  what the queue before inference does with this source's frames when full; those after it block
+    place            of the source in the ledger
+    seq              of the first frame after this
+    policy           what the queue before inference does with this source's frames when full; those after it block
+    score_threshold  objects from this score on are reported
+    classes          only these class names; empty means all
     """
 
     source_id: str
+    place: int
+    seq: int
     is_live: bool
     policy: Policy
     width: int
     height: int
     frames_per_second: float | None
     frame_count: int | None
+    score_threshold: float
+    classes: tuple[str, ...] = ()
 
 
 class FrameHeader(msgspec.Struct, tag="frame"):
@@ -65,33 +80,81 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     seq            gapless per source, from 0
     pts_seconds    the source's own time
     captured_ns    monotonic, when the frame's packet came, or the frame was due; `captured_unix` is the wall clock then
+    clock          whose clock `captured_unix` is: the sender's, ours at arrival, or when the frame was due
     width, height  of the upright source picture in pixels
+    unseen         not for the network (`every`): its tracks are predicted
     failure        why there is no result for this frame; None is "so far so good", never "nothing seen"
+    dropped        where and why it ended; then it has neither slots nor arrays and only travels on to be counted
+    reclaimed      dropped by the supervisor, who alone knows of it: nobody else tells of this frame
     leases         the slots this frame holds
     """
 
     source_id: str
+    place: int
     seq: int
     pts_seconds: float
     captured_ns: int
     captured_unix: float
     width: int
     height: int
+    clock: Clock = "arrival"
+    unseen: bool = False
     failure: str | None = None
+    dropped: Drop | None = None
+    reclaimed: bool = False
     trace: list[Hop] = []
     leases: list[Slot] = []
     arrays: list[ArrayRef] = []
 
 
-class EndOfStream(msgspec.Struct, tag="end", frozen=True):
-    """No frame of this source follows. `captured` were taken; `failure` says why if the end was not a clean one."""
+class Outage(msgspec.Struct, frozen=True):
+    """A time without a sound signal, once it is over. `attempts` to open the source anew."""
+
+    state: str
+    cause: str
+    start_unix: float
+    end_unix: float
+    attempts: int
+
+
+class SignalChange(msgspec.Struct, tag="signal", frozen=True):
+    """What a source sends now: "live", or why what it sends is not to be trusted. `outage` is the one that is over."""
 
     source_id: str
-    captured: int
+    place: int
+    seq: int
+    state: SignalState
+    cause: str
+    at_unix: float
+    outage: Outage | None = None
+
+
+class EndOfStream(msgspec.Struct, tag="end", frozen=True):
+    """No frame of this source follows; `seq` were captured. `failure` says why if the end was not a clean one."""
+
+    source_id: str
+    place: int
+    seq: int
     failure: str | None = None
 
 
-DataHeader = StreamStart | FrameHeader | EndOfStream
+class Free(msgspec.Struct, tag="free", frozen=True):
+    """A lane of an inference worker has nothing to do. Its last round had `size` frames and took `busy_ns`."""
+
+    worker: int
+    incarnation: int
+    size: int = 0
+    busy_ns: int = 0
+
+
+class Round(msgspec.Struct, tag="round"):
+    """Frames for one step of the network."""
+
+    frames: list[FrameHeader]
+
+
+SourceWord = StreamStart | SignalChange | EndOfStream
+DataHeader = StreamStart | FrameHeader | SignalChange | EndOfStream | Free | Round
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -129,51 +192,42 @@ class Quantiles(msgspec.Struct, frozen=True):
     max_ms: float = 0.0
 
 
-class SourceCounts(msgspec.Struct):
-    """One stage's page of the ledger for one source.
-
-    captured   frames taken (decode only)
-    highest    the highest seq that this stage saw, -1 for none
-    delivered  frames handed to the outputs with a result, `failed` those handed over without one (deliver only)
-    dropped    frames that ended here, by reason
-    """
-
-    captured: int = 0
-    highest: int = -1
-    delivered: int = 0
-    failed: int = 0
-    dropped: dict[str, int] = {}
-
-
 class OutputCounts(msgspec.Struct):
-    """One output: frames that it took, why it takes no more, if it failed, and whether its file is there no longer."""
+    """One output: frames that it took and that it missed because it was too slow, why it takes no more if it failed, and
+    whether its file is there no longer."""
 
+    path: str
     frames: int = 0
+    missed: int = 0
     problem: str | None = None
     is_gone: bool = False
 
 
 class Report(msgspec.Struct, tag="report"):
-    """How a stage is doing: totals since its start, and `recent_*` over the last seconds.
+    """How a worker is doing: totals since its start, and `recent_*` over the last seconds.
 
-    outputs      by their key in the settings, once they were opened (deliver only)
-
-    cpu_seconds  of the stage's process since the first frame could come; None where stages share one
-    working  time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery (deliver only)
+    busy_seconds        for how long the lane that has worked longest on its frame has done so
+    cpu_seconds, peak_memory_bytes  of its process (CPU since the first frame could come); None where stages share one
+    working             time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery
+                        (deliver only)
+    rounds              rounds by their size (gather only)
+    health              what was counted of the source (decode only), see pipeline.sources
+    outputs             by their name, once they were opened (deliver only)
     """
 
-    stage: str
     frames: int
     frames_per_second: float
     queue_depth: int
+    busy_seconds: float
     cpu_seconds: float | None
+    peak_memory_bytes: int | None
     working: Quantiles
     waiting: Quantiles
     recent_working: Quantiles
     latency: Quantiles
     recent_latency: Quantiles
-    sources: dict[str, SourceCounts]
-    streams: dict[str, StreamStart]
+    rounds: dict[int, int] = {}
+    health: dict[str, float] = {}
     outputs: dict[str, OutputCounts] = {}
     warnings: list[str] = []
 
@@ -181,19 +235,17 @@ class Report(msgspec.Struct, tag="report"):
 class Status(msgspec.Struct, tag="status"):
     """What a worker is busy with before the first frame ("loading the network", "compiling kernels")."""
 
-    stage: str
     doing: str
 
 
 class Ready(msgspec.Struct, tag="ready"):
     """Everything slow is done. The inference worker says which model it holds."""
 
-    stage: str
     model: ModelCard | None = None
 
 
 class Finished(msgspec.Struct, tag="finished"):
-    """The last word of a worker: every stream ended or it was told to stop; outputs are closed.
+    """The last word of a worker: its stream ended or it was told to stop; outputs are closed.
 
     exit_code, problem  what went wrong although the worker went on to the end, as in `pipeline.errors`; 0 and ""
     """
@@ -206,7 +258,6 @@ class Finished(msgspec.Struct, tag="finished"):
 class Failed(msgspec.Struct, tag="failed"):
     """The worker cannot go on. `exit_code` as in `pipeline.errors`; `detail` is a traceback for --verbose."""
 
-    stage: str
     exit_code: int
     message: str
     detail: str = ""
@@ -215,22 +266,73 @@ class Failed(msgspec.Struct, tag="failed"):
 class AskStop(msgspec.Struct, tag="ask-stop", frozen=True):
     """Stop as if Ctrl-C had been pressed: the user closed the window or, `by_user` false, no output is left."""
 
-    stage: str
     by_user: bool
 
 
-class Start(msgspec.Struct, tag="start"):
-    """All workers are ready: take the first frame."""
+class Ended(msgspec.Struct, tag="ended", frozen=True):
+    """The fate of the last frame of this source was told (deliver)."""
+
+    source_id: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Frames at the same time.
+
+    ahead       given to inference and not delivered yet, of all sources together
+    of_source   on their way of one source, from its decoder to the end
+    waiting     of a live source before inference
+    lanes       of each inference worker
+    round       for one step of the network
+    """
+
+    ahead: int
+    of_source: int
+    waiting: int
+    lanes: int
+    round: int
+
+
+class Start(msgspec.Struct, tag="start-work", frozen=True):
+    """Take frames. `model` is the network; `told` what a worker that is started anew has missed of the sources."""
 
     model: ModelCard
+    limits: Limits
+    told: list[SourceWord]
 
 
-class Stop(msgspec.Struct, tag="stop"):
+class Lost(msgspec.Struct, tag="lost", frozen=True):
+    """A worker has gone, with all that it had promised."""
+
+    worker: int
+
+
+class Pause(msgspec.Struct, tag="pause", frozen=True):
+    """To a decoder: take no frames until it is paused no longer."""
+
+    paused: bool
+
+
+class Retune(msgspec.Struct, tag="retune", frozen=True):
+    """To a decoder: what is not None changes for its source."""
+
+    score_threshold: float | None = None
+    classes: tuple[str, ...] | None = None
+    max_rate: float | None = None
+    every: int | None = None
+
+
+class Stop(msgspec.Struct, tag="stop", frozen=True):
     """Take no more frames; finish with what has arrived."""
 
 
-FromWorker = Status | Ready | Report | AskStop | Finished | Failed
-ToWorker = Start | Stop
+FromWorker = Status | Ready | Report | AskStop | Finished | Failed | Ended | StreamStart | SignalChange | EndOfStream
+ToWorker = Start | Stop | Lost | Pause | Retune
+
+
+def control_name(worker_id: str, incarnation: int) -> str:
+    """What a worker is called on the control path; another one each time it is started."""
+    return f"{worker_id}#{incarnation}"
+
 
 encode = msgspec.msgpack.Encoder().encode
 decode_data_header = msgspec.msgpack.Decoder(DataHeader).decode

@@ -1,17 +1,19 @@
 """What a stage counts and times, in memory that does not grow with the length of the run.
 
-Knows no stage and no socket. Durations come in nanoseconds of the monotonic clock.
+Knows no stage and no socket; what became of frames is in the ledger. Durations come in nanoseconds of the monotonic clock.
 """
 
 import math
+import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report, SourceCounts, StreamStart
+from pipeline.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report
 
 _SMALLEST_MS = 1e-3
 _GROWTH = 1.01  # each bucket is 1 % wider than the one before: every quantile is within 1 %
@@ -75,36 +77,25 @@ class Recent:
 
 
 class Meter:
-    """One stage's counts and timings; several threads may use it."""
+    """One worker's timings and what it warns of; several threads may use it."""
 
-    def __init__(self, stage: str, owns_process: bool) -> None:
-        self._stage = stage
+    def __init__(self, owns_process: bool) -> None:
+        self.is_over = False
+        self.health: Callable[[], dict[str, float]] = dict
         self._owns_process = owns_process
         self._cpu_before = 0.0
         self._lock = threading.Lock()
         self._frames = 0
         self._working, self._waiting, self._latency = Durations(), Durations(), Durations()
         self._recent_working, self._recent_latency = Recent(), Recent()
-        self._sources: dict[str, SourceCounts] = {}
-        self._streams: dict[str, StreamStart] = {}
+        self._rounds: dict[int, int] = {}
         self._outputs: dict[str, OutputCounts] = {}
         self._warnings: list[str] = []
         self._tally: dict[str, int] = {}
 
-    def _page(self, source_id: str) -> SourceCounts:
-        return self._sources.setdefault(source_id, SourceCounts())
-
     def begin(self) -> None:
         """Loading is over: CPU time counts from here."""
         self._cpu_before = time.process_time()
-
-    def opened(self, stream: StreamStart) -> None:
-        with self._lock:
-            self._streams[stream.source_id] = stream
-
-    def captured(self, source_id: str) -> None:
-        with self._lock:
-            self._page(source_id).captured += 1
 
     def passed(self, header: FrameHeader) -> None:
         """The frame's last hop, this stage's own, is complete."""
@@ -112,43 +103,23 @@ class Meter:
         came_ns = header.trace[-2].left_ns if len(header.trace) > 1 else header.captured_ns
         with self._lock:
             self._frames += 1
-            page = self._page(header.source_id)
-            page.highest = max(page.highest, header.seq)
             self._working.add(hop.left_ns - hop.entered_ns)
             self._recent_working.add(hop.left_ns - hop.entered_ns)
             self._waiting.add(hop.entered_ns - came_ns)
 
     def delivered(self, header: FrameHeader, now_ns: int) -> None:
         with self._lock:
-            page = self._page(header.source_id)
-            if header.failure is None:
-                page.delivered += 1
-            else:
-                page.failed += 1
             self._latency.add(now_ns - header.captured_ns)
             self._recent_latency.add(now_ns - header.captured_ns)
 
-    def dropped(self, source_id: str, seq: int, reason: str) -> None:
+    def round_given(self, size: int) -> None:
         with self._lock:
-            page = self._page(source_id)
-            page.highest = max(page.highest, seq)
-            page.dropped[reason] = page.dropped.get(reason, 0) + 1
+            self._rounds[size] = self._rounds.get(size, 0) + 1
 
-    def output_opened(self, output: str) -> None:
+    def output(self, name: str, path: str) -> OutputCounts:
+        """The counts of an output, which writes them itself."""
         with self._lock:
-            self._outputs[output] = OutputCounts()
-
-    def output_took(self, output: str) -> None:
-        with self._lock:
-            self._outputs[output].frames += 1
-
-    def output_failed(self, output: str, problem: str) -> None:
-        with self._lock:
-            self._outputs.setdefault(output, OutputCounts()).problem = problem
-
-    def output_gone(self, output: str) -> None:
-        with self._lock:
-            self._outputs[output].is_gone = True
+            return self._outputs.setdefault(name, OutputCounts(path))
 
     def warn(self, text: str) -> None:
         """A line for the user; told once."""
@@ -165,24 +136,35 @@ class Meter:
         with self._lock:
             return self._recent_working.per_second()
 
-    def report(self, queue_depth: int, is_last: bool = False) -> Report:
+    def report(self, queue_depth: int, busy_seconds: float) -> Report:
         with self._lock:
             return Report(
-                stage=self._stage,
                 frames=self._frames,
                 frames_per_second=self._recent_working.per_second(),
                 queue_depth=queue_depth,
+                busy_seconds=busy_seconds,
                 cpu_seconds=time.process_time() - self._cpu_before if self._owns_process else None,
+                peak_memory_bytes=peak_memory_bytes() if self._owns_process else None,
                 working=self._working.quantiles(),
                 waiting=self._waiting.quantiles(),
                 recent_working=self._recent_working.quantiles(),
                 latency=self._latency.quantiles(),
                 recent_latency=self._recent_latency.quantiles(),
-                sources=self._sources,
-                streams=self._streams,
-                outputs=self._outputs,
-                warnings=self._warnings + tally_lines(self._tally, is_last),
+                rounds=dict(self._rounds),
+                health=self.health(),
+                outputs=dict(self._outputs),
+                warnings=self._warnings + tally_lines(self._tally, self.is_over),
             )
+
+
+def peak_memory_bytes() -> int:
+    """The most that this process has had resident, shared memory that it touched included."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage there: it counts what the parent had when it started us.
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) << 10
 
 
 def tally_lines(tally: Mapping[str, int], is_last: bool) -> list[str]:

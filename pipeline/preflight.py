@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import models
+from configs.uri import shown_text
 from pipeline.errors import UsageError
 from pipeline.files import check_inputs, check_outputs
+from pipeline.kinds import SINKS, SOURCE
 from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import parse_address
 
@@ -26,10 +28,28 @@ def check(settings: Settings, config: str | None = None) -> None:
     settings.infer.check_model(models.list_models())
     weights, class_names = _weights(settings)
     settings.postprocess.class_ids(class_names)
-    written = check_outputs({f"deliver.{key}": path for key, path in settings.deliver.files().items()})
+    written = check_outputs(_outputs(settings))
     check_inputs({"the configuration": [Path(config)] if config else [], "the weights": [weights]}, written)
     for source in settings.sources.values():
         check_inputs({"the source": _files(source)}, written)
+
+
+def _outputs(settings: Settings) -> dict[str, str]:
+    """The paths of all files that may be written, by what they are called.
+
+    Raises UsageError for a file that several sources would have to share and cannot.
+    """
+    paths = {}
+    for name, path in settings.deliver.files().items():
+        kind, _ = settings.deliver.outputs()[name]
+        if SOURCE not in path:
+            if len(settings.sources) > 1 and not SINKS[kind].is_shared:
+                raise UsageError(f"deliver.{name}: {shown_text(path)} is for one source; put {SOURCE} into its name")
+            paths[f"deliver.{name}"] = path
+            continue
+        for source_id in settings.sources:
+            paths[f"deliver.{name} ({source_id})"] = path.replace(SOURCE, source_id)
+    return paths
 
 
 def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:

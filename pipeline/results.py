@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detections import NO_TRACK, Detections
+from pipeline.fates import Drop
+from pipeline.messages import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,11 @@ class FrameResult:
     source_id          name of the source
     seq                number of the frame in its source, from 0
     pts_seconds        presentation time in the source's own clock
-    captured_unix      wall-clock time of capture, seconds since 1970 (UTC)
+    captured_unix      wall-clock time of capture, seconds since 1970 (UTC), by `clock`
     width, height      size of the source frame in pixels
     failure            None: all went well. Otherwise why there is no result; "no result" is never "no objects"
+    dropped            where and why the frame ended before it came here; then there is no picture and no result
+    predicted          nobody looked at this frame: its objects are tracks as they should be by now
     latency_ms         capture to delivery
     detections         all that the tracker saw, also below the score threshold; empty after a failure
     score_threshold    from this score on a detection is an object
@@ -34,7 +38,10 @@ class FrameResult:
     captured_unix: float
     width: int
     height: int
+    clock: Clock
     failure: str | None
+    dropped: Drop | None
+    predicted: bool
     latency_ms: float
     detections: Detections
     score_threshold: float

@@ -7,10 +7,11 @@ import os
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from configs.uri import Uri, shown
 from pipeline.errors import UsageError
+from pipeline.kinds import SINKS
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 FrameCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -18,6 +19,13 @@ VideoPath = Annotated[
     str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
 ]
 OutputPath = Annotated[str, Meta(min_length=1, description="a path, or - for standard output")]
+Output = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({'|'.join(SINKS)}):",
+        description=f"KIND:PATH with a kind of {', '.join(SINKS)}, for example jsonl:objects.jsonl",
+    ),
+]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
 # Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
 Silence = Annotated[float, Meta(ge=3.0, le=3600.0)]
@@ -53,6 +61,8 @@ MOST_WORKERS = 64
 MOST_THREADS = 64
 MOST_THREADS_IN_ALL = 512
 LARGEST_INPUT_SIDE = 2048
+# At the same time: each has a process, and a place in the ledger.
+MOST_SOURCES = 128
 
 
 def usable_cores() -> int:
@@ -78,6 +88,10 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None = None
     # CPU threads inside one network step, for each worker; None: the cores shared among the workers
     threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
+    # Processes that compute, each with its own network and workers
+    processes: Annotated[int, Meta(ge=1, le=16)] = 1
+    # Frames in one step of the network at the most; more than 1 pays on a GPU
+    batch: Annotated[int, Meta(ge=1, le=32)] = 1
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
 
@@ -115,13 +129,17 @@ class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # The best so many peaks of a frame
     max_detections: Annotated[int, Meta(ge=1, le=1000)] = 100
 
-    def class_ids(self, class_names: tuple[str, ...]) -> tuple[int, ...]:
-        """Places of the wanted classes among the network's. Raises UsageError for a name that it does not know."""
-        unknown = [name for name in self.classes if name not in class_names]
+    def class_ids(self, class_names: tuple[str, ...], classes: tuple[str, ...] | None = None) -> tuple[int, ...]:
+        """Places of the wanted classes (those of the settings when None) among the network's; all for ().
+
+        Raises UsageError for a name that it does not know.
+        """
+        classes = self.classes if classes is None else classes
+        unknown = [name for name in classes if name not in class_names]
         if unknown:
             known = ", ".join(class_names)
             raise UsageError(f"postprocess.classes: the model knows no {shown(unknown[0])}; it knows {known}")
-        wanted = self.classes or class_names
+        wanted = classes or class_names
         return tuple(i for i, name in enumerate(class_names) if name in wanted)
 
 
@@ -161,14 +179,21 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     show: bool = False
     # Draw boxes into the video and the window
     overlay: bool = True
+    # More, of any kind, as kind:path
+    also: tuple[Output, ...] = ()
+
+    def outputs(self) -> dict[str, tuple[str, str]]:
+        """Kind and path of each output, by its name: its key, or its text where it has none."""
+        kinds = {"video": self.video, "jsonl": self.jsonl, "mot": self.mot, "window": "" if self.show else None}
+        named = {kind: (kind, path) for kind, path in kinds.items() if path is not None}
+        return named | {text: (text.partition(":")[0], text.partition(":")[2]) for text in self.also}
 
     def files(self) -> dict[str, str]:
-        """The paths to be written, by key; "-" is standard output."""
-        paths = {"video": self.video, "jsonl": self.jsonl, "mot": self.mot}
-        return {key: path for key, path in paths.items() if path}
+        """The paths to be written, by name; "-" is standard output, {source} stands for each source."""
+        return {name: path for name, (kind, path) in self.outputs().items() if SINKS[kind].is_file}
 
-    def has_outputs(self) -> bool:
-        return self.show or bool(self.files())
+    def has_pictures(self) -> bool:
+        return any(SINKS[kind].has_pictures for kind, _ in self.outputs().values())
 
 
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,8 +202,10 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # When the queue before inference is full: block (nothing is lost) or latest (the oldest waiting frame is dropped).
     # auto: latest for live sources. The queues after it always block
     policy: Literal["auto", "block", "latest"] = "auto"
-    # Frames that may wait before each stage
+    # Frames of a live source that may wait before the network
     capacity: Annotated[int, Meta(ge=1, le=64)] = 1
+    # What is older is dropped before the network, then the rate of all sources is lowered evenly; None: no such goal
+    max_age_ms: Annotated[float, Meta(gt=0.0, le=3_600_000.0)] | None = None
 
 
 class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,6 +219,8 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     start_seconds: Seconds = 120.0
     # A stage's process that is not heard for so long after the start has failed
     silent_seconds: Silence = 10.0
+    # So has one that works on one frame for so long
+    stuck_seconds: Silence = 60.0
 
 
 # Of a source; it is in every line of the results, so no address gets in here
@@ -214,8 +243,3 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def lowest_score(self) -> float:
         """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""
         return min(self.infer.score_threshold, self.track.low_score)
-
-    def without_addresses(self) -> "Settings":
-        """The same for those who open no source: they need not hold a camera's password."""
-        nowhere = Uri("")
-        return replace(self, sources={name: replace(source, uri=nowhere) for name, source in self.sources.items()})

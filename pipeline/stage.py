@@ -3,58 +3,78 @@
 A stage sees frames, never a socket, and neither knows nor cares whether it runs in a process or in a thread.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import CenterStreamError
 from pipeline.frame import Frame, Message
-from pipeline.messages import EndOfStream, ModelCard, Slot, StreamStart
+from pipeline.ledger import Ledger
+from pipeline.messages import (
+    EndOfStream,
+    Free,
+    ModelCard,
+    Pause,
+    Retune,
+    SignalChange,
+    Start,
+    StreamStart,
+)
 from pipeline.metrics import Meter
 from pipeline.settings import Settings
-from pipeline.sharedmem import Leases, Pool
+from pipeline.sharedmem import Lessor, Pool
 
 # The path of every frame, and the order in which everything is listed.
-CHAIN = ("decode", "infer", "postprocess", "track", "deliver")
-# Pools of shared memory, by the stage that lends from them.
+CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")
+# Who gets what a stage sends on. What needs no network goes past inference.
+NEXT = {"decode": "gather", "gather": "postprocess", "infer": "postprocess", "postprocess": "track", "track": "deliver"}
+# Pools of shared memory: pixels, leased by decoders, and raw heads, leased by inference.
 FRAMES, HEATMAPS = "frames", "heatmaps"
-LENT_BY = {"decode": FRAMES, "infer": HEATMAPS}
+# Lanes of inference on a device, where nobody asked for another number: one computes while the other copies.
+DEVICE_LANES = 2
+
+Emit = Callable[[Message], None]
 
 
 @dataclass(frozen=True)
 class Kit:
     """What a worker gives its stage.
 
-    leases     free slots of the pool that this stage lends from
-    give_back  returns slots to their lessors
-    tell       says what the stage is busy with before the first frame
-    ask_stop   asks for the whole run to stop; True: the user wants it to
-    stopped    whether this stage was told to take no more frames
+    source_id, place  of its source (decode only)
+    is_patient        a source that cannot be opened is waited for (decode only)
+    incarnation       how often the worker was started before
+    lessor            free slots of the pool that this stage leases from
+    tell              says what the stage is busy with before the first frame
+    say_ended         a source's last frame has met its fate (deliver)
+    ask_stop          asks for the whole run to stop; True: the user wants it to
+    stopped           whether this stage was told to take no more frames
     """
 
     settings: Settings
+    source_id: str
+    place: int
+    is_patient: bool
+    incarnation: int
     pools: Mapping[str, Pool]
-    leases: Leases | None
+    lessor: Lessor | None
+    ledger: Ledger
     meter: Meter
-    give_back: Callable[[Iterable[Slot]], None]
     tell: Callable[[str], None]
+    say_ended: Callable[[str], None]
     ask_stop: Callable[[bool], None]
     stopped: Callable[[], bool]
-
-    def end_frame(self, frame: Frame) -> None:
-        """Nobody reads this frame any more."""
-        self.give_back(frame.take_leases())
 
 
 class Stage:
     """One stage. All methods but `process` are called by one thread; `process` by `lanes` threads at a time.
 
-    problem      what went wrong although the stage could go on; it decides the exit code
-    drops_late   the queue before this stage pushes out old frames of live sources
+    problem            what went wrong although the stage could go on; it decides the exit code
+    in_order           frames of a source come in order, each seq once
+    sees_all           also frames without a result, or dropped, are for `process`
     """
 
     lanes = 1
-    drops_late = False
-    sees_failed_frames = False
+    in_order = False
+    sees_all = False
 
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
@@ -63,11 +83,14 @@ class Stage:
     def prepare(self) -> ModelCard | None:
         """Everything slow, before the first frame is taken: load, compile, open."""
 
-    def begin(self, model: ModelCard) -> None:
-        """All stages are ready, and this is the network."""
+    def begin(self, start: Start) -> None:
+        """All stages are ready."""
 
     def stream_started(self, start: StreamStart) -> None:
-        """A source's first message."""
+        """A source's first message, and again when its settings change, or after this worker was started anew."""
+
+    def signal_changed(self, signal: SignalChange) -> None:
+        """What a source sends from here on, or no longer sends."""
 
     def process(self, frame: Frame) -> None:
         """Change the frame from what the stage before made into what the next one needs."""
@@ -83,6 +106,45 @@ class Stage:
 class SourceStage(Stage):
     """The first stage: nobody feeds it."""
 
-    def run(self, emit: Callable[[Message], None]) -> None:
-        """Emit a StreamStart, frames and an EndOfStream for each source, until it ends or `kit.stopped()`."""
+    def run(self, emit: Emit) -> None:
+        """Emit a StreamStart, frames and an EndOfStream, until the source ends or `kit.stopped()`."""
+        raise NotImplementedError
+
+    def hear(self, word: Pause | Retune) -> None:
+        """From another thread than `run`'s."""
+
+
+class RoundStage(Stage):
+    """Takes rounds of frames: each lane asks gather for one when it is free."""
+
+    def process_round(self, frames: list[Frame]) -> None:
+        """The same for all frames of a round."""
+        raise NotImplementedError
+
+
+class QueueStage(Stage):
+    """The stage before inference: it decides what goes to which lane, and when."""
+
+    def take(self, message: Message | Free) -> None:
+        """One more message."""
+        raise NotImplementedError
+
+    def lost(self, worker: int) -> None:
+        """An inference worker has gone, with its free lanes."""
+
+    def rounds(self) -> list[tuple[int, list[Frame]]]:
+        """What is to go to which inference worker now."""
+        raise NotImplementedError
+
+    def passing(self) -> list[Message]:
+        """What goes past inference now."""
+        raise NotImplementedError
+
+    def wait_seconds(self) -> float:
+        """How long nothing is to be done if nothing comes."""
+        raise NotImplementedError
+
+    @property
+    def depth(self) -> int:
+        """Frames that wait."""
         raise NotImplementedError

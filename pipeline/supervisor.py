@@ -1,8 +1,9 @@
-"""Starts the stages, watches over them, stops them, and keeps what they report. Knows no frame.
+"""Starts the workers of the plan, watches over them, starts anew who is lost, and stops them. Knows no frame but those
+that it reclaims.
 
-A run goes: start all workers; when each is ready, let decode take the first frame; watch until each has finished.
-A stop (Ctrl-C, a closed window, a stage that died) lets frames on their way through for a bounded time.
-Whatever happens, no process, socket file or shared memory outlives `run`.
+A run goes: start all workers; when each is ready, let the decoders take their first frames; watch until the fate of
+each source's last frame is told. A stop (Ctrl-C, a closed window, no output left) lets frames on their way through for
+a bounded time. Whatever happens, no process, socket file or shared memory outlives `run`.
 """
 
 import os
@@ -16,22 +17,39 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline import messages
+from pipeline.crew import Post
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
+from pipeline.fates import UNHEARD, WORKER_LOST
+from pipeline.frame import Parts, to_parts
 from pipeline.heartbeat import Heartbeats
-from pipeline.launch import Launched, ProcessWorker, ThreadWorker
-from pipeline.messages import AskStop, Failed, Finished, Ready, Report, Start, Status, Stop
-from pipeline.runstate import RunState
-from pipeline.settings import LARGEST_INPUT_SIDE, Settings
-from pipeline.sharedmem import PoolSpec, create_pool
+from pipeline.launch import ProcessWorker, ThreadWorker
+from pipeline.ledger import Ledger, LedgerSpec, create_ledger
+from pipeline.messages import (
+    AskStop,
+    Ended,
+    EndOfStream,
+    Failed,
+    Finished,
+    Lost,
+    Ready,
+    Report,
+    SignalChange,
+    Start,
+    Status,
+    Stop,
+    StreamStart,
+    control_name,
+)
+from pipeline.plan import Plan, WorkerPlan
+from pipeline.reclaim import reclaim
+from pipeline.runstate import RunState, SourceState
+from pipeline.settings import MOST_SOURCES, Settings
+from pipeline.sharedmem import Pool, PoolSpec, create_pool
 from pipeline.sources import has_no_end
-from pipeline.stage import CHAIN, FRAMES, HEATMAPS
-from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Transport
+from pipeline.stage import CHAIN
+from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Sender, Transport
 from pipeline.worker import WorkerSpec, stranger_line
 
-# Slots are sparse: these bound what a frame may be, they take no memory.
-LARGEST_FRAME_BYTES = 8192 * 8192 * 3
-LARGEST_INPUT_BYTES = LARGEST_INPUT_SIDE**2 * 3
-LARGEST_HEADS_BYTES = 256 << 20
 # A stop during the drain time ends in at most this much more.
 KILL_SECONDS = 2.0
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
@@ -48,52 +66,76 @@ class Supervisor:
     def __init__(self, settings: Settings, watcher: Watcher) -> None:
         self._settings = settings
         self._watcher = watcher
+        self._plan = Plan(settings)
         self.state = RunState(launched_at=time.monotonic())
-        self._launched: dict[str, Launched] = {}
-        self._finished: set[str] = set()
-        self._ready: set[str] = set()
+        self._posts: dict[str, Post] = {}
         self._heartbeats = Heartbeats()
         self._stop_signals = 0
         self._stopping = False
+        self._is_ending = False
         self._deadline = float("inf")
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
-        threads = self._settings.run.placement == "threads"
-        with _signals(self._on_signal), _endpoints(threads) as endpoints, _pools(self._pool_sizes()) as pools:
-            context = Context()
-            key = None if threads else RunKey.new()
-            transport = self._transport = Transport(context, key)
+        self._threads = self._settings.run.placement == "threads"
+        with (
+            _signals(self._on_signal),
+            _endpoints(self._threads) as self._endpoints,
+            _memory(self._plan.pools) as (self._pool_specs, self._ledger_spec),
+        ):
+            self._context = Context()
+            self._key = None if self._threads else RunKey.new()
+            self._transport = Transport(self._context, self._key)
+            self._pools = {spec.name: Pool(spec) for spec in self._pool_specs}
+            self.state.book = Ledger(self._ledger_spec)
             try:
-                self._hub: Hub = transport.hub(f"{endpoints}/control")
-                self._launch(endpoints, key, pools, context if threads else None)
+                self._hub: Hub = self._transport.hub(f"{self._endpoints}/control")
+                self._senders: dict[str, Sender] = {}
+                self._launch_all()
                 self._watch()
                 self.state.ended_at = time.monotonic()
             finally:
                 self._end_all()
-                transport.close()
-                if not threads or not self._running():
-                    context.term()
+                self._transport.close()
+                if not self._threads or not self._running():
+                    self._context.term()
+        self._settle()
         return self.state
 
     # -- starting
 
-    def _pool_sizes(self) -> list[tuple[str, int, int]]:
-        """Name, slots, bytes: so many that every queue can be full and every lane busy."""
-        waiting = self._settings.queue.capacity + 1  # the inbox's thread holds one more in its hand
-        lanes = self._settings.infer.cpu_workers()
-        frames = 1 + (len(CHAIN) - 1) * waiting + lanes + (len(CHAIN) - 2)
-        return [
-            (FRAMES, frames, LARGEST_FRAME_BYTES + LARGEST_INPUT_BYTES),
-            (HEATMAPS, lanes + waiting + 1, LARGEST_HEADS_BYTES),
-        ]
-
-    def _launch(self, endpoints: str, key: RunKey | None, pools: list[PoolSpec], context: Context | None) -> None:
-        for stage in CHAIN:
-            settings = self._settings if stage == CHAIN[0] else self._settings.without_addresses()
-            spec = WorkerSpec(stage, settings, endpoints, key, pools, owns_process=context is None)
-            self._launched[stage] = ThreadWorker(spec, context) if context else ProcessWorker(spec)
+    def _launch_all(self) -> None:
+        for source_id, settings in self._settings.sources.items():
+            place = self._plan.workers[f"{CHAIN[0]}:{source_id}"].place
+            self.state.sources[source_id] = SourceState(settings, place)
+        for worker in sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage)):
+            self._posts[worker.id] = Post(worker)
+            self._launch(self._posts[worker.id])
         self._deadline = time.monotonic() + self._settings.run.start_seconds
+
+    def _launch(self, post: Post) -> None:
+        post.state, post.since = "starting", time.monotonic()
+        self.state.statuses[post.id] = "starting"
+        spec = self._spec(post)
+        post.launched = ThreadWorker(spec, self._context) if self._threads else ProcessWorker(spec)
+
+    def _spec(self, post: Post) -> WorkerSpec:
+        """What a worker is told; each decoder knows its own source's address, and nobody else any."""
+        source = self.state.sources.get(post.plan.source_id)
+        own = {post.plan.source_id: source.settings} if source else {}
+        is_alone = len(self.state.sources) == 1 and not self.state.started_at
+        return WorkerSpec(
+            plan=post.plan,
+            incarnation=post.incarnation,
+            is_patient=bool(source and not source.settings.required and not is_alone),
+            settings=msgspec.structs.replace(self._settings, sources=own),
+            endpoints=self._endpoints,
+            key=self._key,
+            pools=self._pool_specs,
+            ledger=self._ledger_spec,
+            numbers={worker.id: worker.number for worker in self._plan.workers.values() if not worker.source_id},
+            owns_process=not self._threads,
+        )
 
     # -- watching
 
@@ -106,101 +148,223 @@ class Supervisor:
                 self.state.count(stranger_line(queue))
             self._check_deaths()
             self._check_silence()
+            self._check_restarts()
             self._check_signals()
+            self._check_end()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
             self._watcher(self.state)
 
-    def _running(self) -> list[str]:
-        return [stage for stage in self._launched if stage not in self._finished]
+    def _running(self) -> list[Post]:
+        """All that are not over: a run ends when there are none."""
+        return [post for post in self._posts.values() if post.state != "over"]
 
     def _listen(self, timeout_seconds: float) -> bool:
         """Hear one message; whether there was one. What is none is the failure of the worker who sent it."""
         heard = self._hub.receive(timeout_seconds)
         if heard is None:
             return False
-        stage, body = heard
-        if stage not in self._launched:
+        name, body = heard
+        post = self._posts.get(name.rpartition("#")[0])
+        if post is None:
             self.state.count("queue control: messages from no stage of this run, dropped")
-            return True
-        try:
-            self._hear(messages.decode_from_worker(body), stage)
-        except msgspec.DecodeError as error:
-            self._hear_garbage(stage, error)
+        elif name == control_name(post.id, post.incarnation) and post.is_alive:  # of the dead we hear nothing more
+            try:
+                self._hear(messages.decode_from_worker(body), post)
+            except msgspec.DecodeError as error:
+                self._hear_garbage(post, error)
         return True
 
-    def _hear_garbage(self, stage: str, error: msgspec.DecodeError) -> None:
-        warning = f"queue control: what stage {stage} sent and is no message, dropped"
-        if not self.state.count(warning):
-            self._lose_frames(f"lost when stage {stage} failed")
-            self._fail(StageError(f"stage {stage} sent what is no message: {error}"))
+    def _hear_garbage(self, post: Post, error: msgspec.DecodeError) -> None:
+        if not self.state.count(f"queue control: what stage {post.id} sent and is no message, dropped"):
+            self._lose(post, f"sent what is no message: {error}")
 
-    def _hear(self, word: messages.FromWorker, stage: str) -> None:
-        self._heartbeats.heard(stage)
+    def _hear(self, word: messages.FromWorker, post: Post) -> None:
+        self._heartbeats.heard(post.id)
         match word:
             case Status():
-                self.state.statuses[stage] = word.doing
+                self.state.statuses[post.id] = word.doing
             case Ready():
-                self._mark_ready(stage, word)
+                self._mark_ready(post, word)
             case Report():
-                self.state.reports[stage] = word
+                self.state.reports[post.id] = word
+                self._check_stuck(post, word)
+            case StreamStart() | SignalChange() | EndOfStream():
+                self.state.sources[word.source_id].hear(word)
+            case Ended():
+                self._mark_done(word.source_id)
             case AskStop():
                 self.state.interrupted |= word.by_user
-                self._stop_source()
+                self._stop_sources()
             case Failed():
-                self._lose_frames(f"lost when stage {stage} failed")
-                self._fail(_error(word.exit_code, word.message, word.detail))
+                self._hear_failure(post, _error(word.exit_code, word.message, word.detail))
             case Finished():
-                self._mark_finished(stage, word)
+                self._mark_finished(post, word)
 
-    def _mark_ready(self, stage: str, word: Ready) -> None:
-        self._ready.add(stage)
-        self.state.statuses[stage] = "ready"
+    def _mark_ready(self, post: Post, word: Ready) -> None:
+        post.state = "ready"
+        post.restarts.was_ready()
+        self.state.statuses[post.id] = "ready"
         self.state.model = word.model or self.state.model
-        if self._ready == set(CHAIN) and not self._stopping and self.state.model:
+        if self.state.started_at:
+            self._start(post)
+        elif not self._stopping and self.state.model and all(p.state == "ready" for p in self._posts.values()):
             self._deadline = float("inf")
             self.state.started_at = time.monotonic()
-            self.state.statuses = dict.fromkeys(CHAIN, "running")
-            for stage in CHAIN:
-                self._heartbeats.heard(stage)  # loading was under another rule
-            self._tell(Start(self.state.model), CHAIN)
+            for each in self._posts.values():
+                self._start(each)
 
-    def _mark_finished(self, stage: str, word: Finished) -> None:
-        self._finished.add(stage)
-        self.state.statuses[stage] = "finished"
-        self.state.reports[stage] = word.report
-        if stage == CHAIN[0] and not word.report.streams:
-            self._tell(Stop(), CHAIN)  # nothing was opened, so no end of a stream is on its way to the others
+    def _start(self, post: Post) -> None:
+        assert self.state.model
+        post.state = "running"
+        self.state.statuses[post.id] = "running"
+        self._heartbeats.heard(post.id)  # loading was under another rule
+        is_anew = post.incarnation and post.plan.stage in ("gather", "postprocess", "track", "deliver")
+        told = [word for source in self.state.sources.values() for word in source.told()] if is_anew else []
+        limits = self._plan.limits(self.state.model.workers)
+        self._tell(Start(self.state.model, limits, told), post)
+        if self._is_ending:
+            self._tell(Stop(), post)
+
+    def _mark_finished(self, post: Post, word: Finished) -> None:
+        post.state = "over"
+        self.state.statuses[post.id] = "finished"
+        self.state.reports[post.id] = word.report
+        source = self.state.sources.get(post.plan.source_id)
+        if source and not source.start:
+            source.is_done = True  # nothing was opened, so no end of a stream is on its way to the others
         if word.exit_code:
             self.state.problems.append(_error(word.exit_code, word.problem))
 
+    def _mark_done(self, source_id: str) -> None:
+        self.state.sources[source_id].is_done = True
+
+    def _check_end(self) -> None:
+        """When all sources are done, or there were never any, the others are told to stop."""
+        decoding = [post for post in self._posts.values() if post.plan.source_id and post.state != "over"]
+        is_done = all(source.is_done for source in self.state.sources.values())
+        if is_done and not decoding and not self._is_ending:
+            self._is_ending = self._stopping = True
+            for post in self._running():
+                self._tell(Stop(), post)
+
+    # -- who is lost
+
+    def _hear_failure(self, post: Post, error: CenterStreamError) -> None:
+        """A worker says itself that it cannot go on."""
+        if post.plan.source_id and isinstance(error, SourceError):
+            self.state.problems.append(error)
+            if self.state.sources[post.plan.source_id].settings.required:
+                self._stop_sources()
+            return  # its Finished follows
+        if self._is_fatal():
+            self._lose_frames(f"lost when stage {post.id} failed")
+            self._fail(error)
+            return
+        self._replace(post, str(error))
+
+    def _is_fatal(self) -> bool:
+        """Before the start, in threads, and on the way to the end nobody is started anew."""
+        return not self.state.started_at or self._threads or self._stopping
+
     def _check_deaths(self) -> None:
-        for stage in self._running():
-            death = self._launched[stage].death()
+        for post in [post for post in self._posts.values() if post.is_alive]:
+            death = post.launched.death() if post.launched else None
             # What it said before its end may still be on its way to us: hear it first.
-            if death and not self._listen(0.0):
-                self._lose(stage, death)
+            if death and not self._listen(0.0) and post.is_alive:
+                self._lose(post, death)
 
     def _check_silence(self) -> None:
         """Only of processes: a thread shares our fate. Before the start it is `start_seconds` that rules."""
-        if not self.state.started_at or self._settings.run.placement == "threads":
+        if not self.state.started_at or self._threads:
             return
-        self._heartbeats.look(time.monotonic())
-        limit = self._settings.run.silent_seconds
-        for stage in self._running():
-            if self._heartbeats.silence(stage) >= limit:
-                self._launched[stage].kill()
-                self._lose(stage, f"was not heard for {limit:g} s, it hangs or was stopped")
+        now = time.monotonic()
+        self._heartbeats.look(now)
+        limit, start_limit = self._settings.run.silent_seconds, self._settings.run.start_seconds
+        for post in [post for post in self._posts.values() if post.is_alive]:
+            if post.state == "running" and self._heartbeats.silence(post.id) >= limit:
+                self._lose(post, f"was not heard for {limit:g} s, it hangs or was stopped")
+            elif post.state == "starting" and now - post.since > start_limit:
+                self._lose(post, f"was not ready after {start_limit:g} s")
 
-    def _lose(self, stage: str, how: str) -> None:
-        self._finished.add(stage)
-        self._lose_frames(f"lost when stage {stage} {how}")
-        self._fail(StageError(f"stage {stage} {how}; the others were stopped and their outputs closed"))
+    def _check_stuck(self, post: Post, report: Report) -> None:
+        limit = self._settings.run.stuck_seconds
+        if report.busy_seconds >= limit and not self._threads and not self._stopping:
+            self._lose(post, f"has worked on one frame for {report.busy_seconds:.0f} s, it hangs")
+
+    def _lose(self, post: Post, how: str) -> None:
+        if self._is_fatal():
+            post.state = "over"
+            if post.launched and not self._threads:
+                post.launched.kill()
+            self._lose_frames(f"lost when stage {post.id} {how}")
+            self._fail(StageError(f"stage {post.id} {how}; the others were stopped and their outputs closed"))
+        else:
+            self._replace(post, f"stage {post.id} {how}")
+
+    def _replace(self, post: Post, how: str) -> None:
+        """What it had is reclaimed, and it is started anew: at once, later, or never."""
+        assert post.launched
+        post.launched.kill()
+        post.launched.join(KILL_SECONDS)
+        self._reclaim(post.plan)
+        wait_seconds = post.restarts.died(time.monotonic())
+        if wait_seconds is None:
+            self._write_off(post, how)
+            return
+        self.state.restarts[post.id] = post.restarts.count
+        self.state.count(f"{how}; it was started anew")
+        post.state, post.since = "waiting", time.monotonic() + wait_seconds
+        post.incarnation += 1
+        self.state.statuses[post.id] = "lost, to be started anew"
+
+    def _reclaim(self, worker: WorkerPlan) -> None:
+        places = {source.place: source_id for source_id, source in self.state.sources.items()}
+        goal = "deliver" if worker.stage == "deliver" else "track"
+        for frame in reclaim(worker, self._pools, places.get):
+            self._send(goal, to_parts(frame))
+        for post in self._posts.values():
+            if {worker.stage, post.plan.stage} == {"gather", "infer"} and post.state == "running":
+                self._tell(Lost(worker.number), post)
+
+    def _send(self, worker: str, parts: Parts) -> None:
+        if worker not in self._senders:
+            self._senders[worker] = self._transport.sender(f"{self._endpoints}/{worker}")
+        self._senders[worker].send(parts, given_up=lambda: True)
+
+    def _write_off(self, post: Post, how: str) -> None:
+        """It is down for good. With the last of its stage the run is over; with a decoder only its source."""
+        post.state = "over"
+        self.state.statuses[post.id] = "down for good"
+        problem = StageError(f"{how}, again and again; it is not started any more")
+        if post.plan.source_id:
+            source = self.state.sources[post.plan.source_id]
+            self.state.problems.append(problem)
+            captured = self.state.book.captured(source.place) if self.state.book else 0
+            end = EndOfStream(post.plan.source_id, source.place, captured, "its decoder is down")
+            source.hear(end)
+            source.is_done = not captured
+            self._send("gather", to_parts(end))
+        elif all(other.state == "over" for other in self._posts.values() if other.plan.stage == post.plan.stage):
+            self._fail(problem)
+        else:
+            self.state.problems.append(problem)
+
+    def _check_restarts(self) -> None:
+        now = time.monotonic()
+        for post in self._posts.values():
+            if post.state == "waiting" and self._stopping:
+                post.state = "over"
+                self._lose_frames(f"lost when stage {post.id} was lost")
+            elif post.state == "waiting" and now >= post.since:
+                self._launch(post)
 
     def _lose_frames(self, why: str) -> None:
         """Those that will not arrive; the first trouble is the reason, what follows is its consequence."""
         self.state.lost = self.state.lost or why
+
+    # -- stopping
 
     def _check_signals(self) -> None:
         if not self._stop_signals:
@@ -208,7 +372,7 @@ class Supervisor:
         self.state.interrupted = True
         if self._stop_signals > 1 or not self.state.started_at:
             self._deadline = 0.0  # nothing to drain yet, or the user will not wait
-        self._stop_source()
+        self._stop_sources()
 
     def _on_signal(self, number: int) -> None:
         # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
@@ -217,31 +381,32 @@ class Supervisor:
         else:
             self._stop_signals += 1
 
-    # -- stopping
+    def _tell(self, word: messages.ToWorker, post: Post) -> None:
+        self._hub.send(control_name(post.id, post.incarnation), messages.encode(word))
 
-    def _tell(self, word: messages.ToWorker, stages: tuple[str, ...]) -> None:
-        for stage in stages:
-            self._hub.send(stage, messages.encode(word))
-
-    def _stop_source(self) -> None:
+    def _stop_sources(self) -> None:
         """Take no more frames; the ends of the streams then flow through all stages."""
-        if not self._stopping:
-            self._stopping = True
-            self.state.endless = all(map(has_no_end, self._settings.sources.values()))
-            self._deadline = min(self._deadline, time.monotonic() + self._settings.run.drain_seconds)
-            self._tell(Stop(), CHAIN[:1])
+        if self._stopping:
+            return
+        self._stopping = True
+        self.state.endless = all(has_no_end(source.settings) for source in self.state.sources.values())
+        self._deadline = min(self._deadline, time.monotonic() + self._settings.run.drain_seconds)
+        for post in self._posts.values():
+            if post.plan.source_id and post.is_alive:
+                self._tell(Stop(), post)
 
     def _fail(self, problem: CenterStreamError) -> None:
         """A stage is lost: the others finish with what they have, for there may be no end of stream to come."""
         self.state.problems.append(problem)
-        self._stopping = True
+        self._stopping = self._is_ending = True
         patience_seconds = self._settings.run.drain_seconds if self.state.started_at else UNSTARTED_SECONDS
         self._deadline = min(self._deadline, time.monotonic() + patience_seconds)
-        self._tell(Stop(), CHAIN)
+        for post in self._running():
+            self._tell(Stop(), post)
 
     def _give_up(self) -> None:
         """The time is over: those who are still at it are ended."""
-        waiting_for = ", ".join(self._running())
+        waiting_for = ", ".join(post.id for post in self._running())
         if not self._stopping:
             seconds = self._settings.run.start_seconds
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
@@ -250,26 +415,36 @@ class Supervisor:
             self._blame_silent()
             self._lose_frames(f"not delivered within {self._settings.run.drain_seconds:g} s of the stop")
         self._lose_frames("the run was ended before it was delivered")
-        self._tell(Stop(), CHAIN)
+        for post in self._running():
+            self._tell(Stop(), post)
 
     def _blame_silent(self) -> None:
         """A stage that says nothing is a problem; one that is merely slow is not."""
-        for stage in self._running():
-            if (seconds := self._heartbeats.silence(stage)) >= QUIET_SECONDS:
-                text = f"stage {stage} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
+        for post in self._running():
+            if (seconds := self._heartbeats.silence(post.id)) >= QUIET_SECONDS:
+                text = f"stage {post.id} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
                 self.state.problems.append(StageError(text))
 
     def _end_all(self) -> None:
         deadline = time.monotonic() + KILL_SECONDS
-        for stage in self._launched:
-            worker = self._launched[stage]
-            patience = deadline - time.monotonic() if stage in self._finished or self.state.started_at else 0.0
-            if not worker.join(max(0.0, patience)):
-                worker.kill()
-        for worker in self._launched.values():
-            worker.join(KILL_SECONDS)
+        for post in self._posts.values():
+            patience = deadline - time.monotonic() if post.state == "over" or self.state.started_at else 0.0
+            if post.launched and not post.launched.join(max(0.0, patience)):
+                post.launched.kill()
+        for post in self._posts.values():
+            if post.launched:
+                post.launched.join(KILL_SECONDS)
         while self._listen(0.0):
             pass
+
+    def _settle(self) -> None:
+        """What was lost of a recording is a failure; a live source goes on without it."""
+        for source_id, page in self.state.ledger().items():
+            lost = sum(n for drop, n in page.dropped.items() if drop.reason == WORKER_LOST or drop == UNHEARD)
+            stream = self.state.streams.get(source_id)
+            if lost and stream and not stream.is_live and not self.state.problems:
+                how = "; ".join(text for text in self.state.tally if "started anew" in text)
+                self.state.problems.append(StageError(f"{source_id}: {lost} frames were lost: {how}"))
 
 
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
@@ -314,19 +489,19 @@ def _endpoints(threads: bool) -> Iterator[str]:
 
 
 @contextmanager
-def _pools(sizes: list[tuple[str, int, int]]) -> Iterator[list[PoolSpec]]:
-    pools: list[PoolSpec] = []
+def _memory(sizes: list[tuple[str, int, int]]) -> Iterator[tuple[list[PoolSpec], LedgerSpec]]:
+    fds: list[int] = []
     try:
+        pools = []
         for name, slots, slot_bytes in sizes:
-            pools.append(_create_pool(name, slots, slot_bytes))
-        yield pools
-    finally:
-        for pool in pools:
-            os.close(pool.fd)
-
-
-def _create_pool(name: str, slots: int, slot_bytes: int) -> PoolSpec:
-    try:
-        return create_pool(name, slots, slot_bytes)
+            pools.append(create_pool(name, slots, slot_bytes))
+            fds.append(pools[-1].fd)
+        ledger = create_ledger(MOST_SOURCES)
+        fds.append(ledger.fd)
     except OSError as error:
         raise UsageError(f"cannot reserve shared memory: {error.strerror}") from None
+    try:
+        yield pools, ledger
+    finally:
+        for fd in fds:
+            os.close(fd)

@@ -27,6 +27,7 @@ class _Tracks:
     hits           (T,) int64, frames in which it was found
     unseen_frames  (T,) int64, frames since it was found
     detections     (T,) int64, its detection in the last frame, or `UNMATCHED`
+    scores         (T,) float32, of the detection found last
     """
 
     states: NDArray[np.float64]
@@ -35,12 +36,17 @@ class _Tracks:
     hits: NDArray[np.int64]
     unseen_frames: NDArray[np.int64]
     detections: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
     @classmethod
     def starting(
-        cls, detections: NDArray[np.int64], boxes_xyxy: NDArray[np.float64], class_ids: NDArray[np.int32]
+        cls,
+        detections: NDArray[np.int64],
+        boxes_xyxy: NDArray[np.float64],
+        class_ids: NDArray[np.int32],
+        scores: NDArray[np.float32],
     ) -> Self:
-        """A track, found once, for each detection (N,) with its box (N, 4) and class (N,)."""
+        """A track, found once, for each detection (N,) with its box (N, 4), class (N,) and score (N,)."""
         count = len(detections)
         return cls(
             states=kalman.start(boxes_xyxy),
@@ -49,6 +55,7 @@ class _Tracks:
             hits=np.ones(count, np.int64),
             unseen_frames=np.zeros(count, np.int64),
             detections=detections,
+            scores=scores,
         )
 
     def ids_by_detection(self, count: int) -> NDArray[np.int32]:
@@ -75,7 +82,9 @@ class ByteTracker:
             raise ValueError(f"frames_per_second {frames_per_second}: must be above 0")
         self._settings = settings or TrackerSettings()
         self._lost_frames = round(self._settings.lost_seconds * frames_per_second)
-        self._tracks = _Tracks.starting(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.int32))
+        self._tracks = _Tracks.starting(
+            np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.int32), np.empty(0, np.float32)
+        )
         self._ids_given = 0
 
     def update(self, detections: Detections, frames_elapsed: int = 1) -> Detections:
@@ -94,6 +103,7 @@ class ByteTracker:
         self._associate(boxes_xyxy, detections, just_seen=tracks.unseen_frames == frames_elapsed)
         found = tracks.detections != UNMATCHED
         kalman.correct(tracks.states, np.flatnonzero(found), boxes_xyxy[tracks.detections[found]])
+        tracks.scores[found] = detections.scores[tracks.detections[found]]
         tracks.hits[found] += 1
         tracks.unseen_frames[found] = 0
         remembered = (tracks.track_ids != NO_TRACK) & (tracks.unseen_frames <= self._lost_frames)
@@ -101,6 +111,18 @@ class ByteTracker:
         self._tracks = tracks.where(found | remembered).followed_by(started)
         self._confirm()
         return replace(detections, track_ids=self._tracks.ids_by_detection(len(detections)))
+
+    def predicted(self, frames_ahead: int) -> Detections:
+        """Where the confirmed tracks of the last frame should be `frames_ahead` later, where nobody looks; best score
+        first. Changes nothing. Raises ValueError for frames_ahead below 1."""
+        if frames_ahead < 1:
+            raise ValueError(f"frames_ahead {frames_ahead}: must be 1 or more")
+        tracks = self._tracks.where((self._tracks.track_ids != NO_TRACK) & (self._tracks.unseen_frames == 0))
+        states = tracks.states.copy()
+        kalman.predict(states, frames_ahead)
+        order = np.argsort(-tracks.scores, kind="stable")
+        boxes_xyxy = kalman.to_boxes(states)[order].astype(np.float32)
+        return Detections(boxes_xyxy, tracks.scores[order], tracks.class_ids[order], tracks.track_ids[order])
 
     def _associate(self, boxes_xyxy: NDArray[np.float64], detections: Detections, just_seen: NDArray[np.bool_]) -> None:
         """Write into the tracks which detection is theirs now; those on probation choose last."""
@@ -120,7 +142,7 @@ class ByteTracker:
         """New tracks, of the good detections that found none."""
         good = detections.scores >= max(self._settings.new_score, self._settings.high_score)
         fresh = np.setdiff1d(np.flatnonzero(_sound(boxes_xyxy) & good), self._tracks.detections)
-        return _Tracks.starting(fresh, boxes_xyxy[fresh], detections.class_ids[fresh])
+        return _Tracks.starting(fresh, boxes_xyxy[fresh], detections.class_ids[fresh], detections.scores[fresh])
 
     def _confirm(self) -> None:
         """Give the next ids to tracks that have been found often enough."""

@@ -1,16 +1,13 @@
 """The queues between stages. The only file that knows ZeroMQ.
 
-`Sender` → `Receiver` is one hop (PUSH/PULL). An `Inbox` makes a bounded queue of a receiver. When full it reads no
-further: nothing is lost, slots run out upstream, and decode waits. Only an inbox that may drop does what the source's
-policy says: for `latest` it drops the source's oldest waiting frame and tells who asked. There a thread keeps the inbox
-moving while its stage computes, so that a stage that stalls for ten seconds wakes to a fresh frame, not to an old one.
+`Sender` → `Receiver` is one hop (PUSH/PULL), bounded by the slots that its frames hold. A sender does not notice when
+its receiver is started anew: what was not read yet is sent to the next. `Hub` and `Spoke` are the control path.
 
 Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host. Those speak
 CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -18,13 +15,14 @@ import msgspec
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from pipeline.frame import Frame, Message, Parts
-from pipeline.messages import Slot, StreamStart
+from pipeline.frame import Parts
 
 POLL_SECONDS = 0.1
 LINGER_MS = 2000
 # Small messages are bounded by the slots that their frames hold; this only keeps ZeroMQ from having a say.
 HIGH_WATER_MARK = 1000
+# A receiver that was started anew is found so soon; one that stays away is asked less and less often.
+RECONNECT_MS, RECONNECT_MOST_MS = 10, 320
 
 
 Context = zmq.Context
@@ -69,6 +67,8 @@ class Transport:
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
         if self._key:
             socket.set(zmq.CURVE_PUBLICKEY, self._key.public.encode())
             socket.set(zmq.CURVE_SECRETKEY, self._key.secret.encode())
@@ -92,15 +92,6 @@ class Transport:
         socket = self._open(zmq.PUSH)
         self._connect(socket, endpoint)
         return Sender(socket)
-
-    def slot_returner(self, endpoint: str) -> "SlotReturner":
-        socket = self._open(zmq.PUSH)
-        socket.set(zmq.LINGER, 0)  # a lessor that has gone needs nothing back
-        self._connect(socket, endpoint)
-        return SlotReturner(Sender(socket))
-
-    def slot_returns(self, endpoint: str, pool: str) -> "SlotReturns":
-        return SlotReturns(self.receiver(endpoint), pool)
 
     def receiver(self, endpoint: str) -> "Receiver":
         return Receiver(self._bind(zmq.PULL, endpoint))
@@ -205,33 +196,6 @@ class Receiver:
         return _receive(self._socket, timeout_seconds)
 
 
-class SlotReturner:
-    """Gives slots of one pool back to their lessor: four bytes of index and eight of generation each."""
-
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
-
-    def give_back(self, slot: Slot) -> None:
-        # A lessor that has gone takes nothing: then there is nothing to return to.
-        self._sender.send(
-            [slot.index.to_bytes(4, "little") + slot.generation.to_bytes(8, "little")], given_up=lambda: True
-        )
-
-
-class SlotReturns:
-    """The lessor's end: slots as they come back."""
-
-    def __init__(self, receiver: Receiver, pool: str) -> None:
-        self._receiver, self._pool = receiver, pool
-
-    def receive(self, timeout_seconds: float) -> Slot | None:
-        parts = self._receiver.receive(timeout_seconds)
-        if parts is None:
-            return None
-        index, generation = bytes(parts[0][:4]), bytes(parts[0][4:12])
-        return Slot(self._pool, int.from_bytes(index, "little"), int.from_bytes(generation, "little"))
-
-
 class Hub:
     """The supervisor's end of the control path: one socket for all workers."""
 
@@ -259,107 +223,3 @@ class Spoke:
     def receive(self, timeout_seconds: float) -> bytes | None:
         parts = _receive(self._socket, timeout_seconds)
         return bytes(parts[0]) if parts else None
-
-
-class Inbox:
-    """A bounded queue of messages; `take` is for one thread at a time.
-
-    While all sources `block`, whoever takes reads the socket itself, up to `capacity` frames ahead. From the first live
-    source on, a thread reads it, so that frames are pushed out while nobody takes any. `dropped(frame)` is called for
-    each of those; where it is None all sources block. Starts and ends of streams are never dropped and do not count.
-    """
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        read: Callable[[Parts], Message],
-        capacity: int,
-        dropped: Callable[[Frame], None] | None,
-    ) -> None:
-        self._receiver, self._read, self._dropped = receiver, read, dropped
-        self._capacity = capacity
-        self._live: set[str] = set()
-        self._waiting: deque[Message] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._failure: Exception | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def depth(self) -> int:
-        return len(self._waiting)
-
-    def take(self, timeout_seconds: float) -> Message | None:
-        """The oldest waiting message; None when none came in time. Raises ValueError for what is not a message."""
-        if self._thread is None:
-            message = self._take_directly(timeout_seconds)
-            if self._live:
-                self._thread = threading.Thread(target=self._fill, name="inbox", daemon=True)
-                self._thread.start()
-            return message
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._failure, timeout_seconds)
-            if not self._waiting:
-                if self._failure:
-                    raise self._failure
-                return None
-            message = self._waiting.popleft()
-            self._changed.notify_all()
-            return message
-
-    def _take_directly(self, timeout_seconds: float) -> Message | None:
-        while len(self._waiting) <= self._capacity and (parts := self._receiver.receive(0.0)) is not None:
-            self._waiting.append(self._open(parts))
-        if not self._waiting and (parts := self._receiver.receive(timeout_seconds)) is not None:
-            self._waiting.append(self._open(parts))
-        return self._waiting.popleft() if self._waiting else None
-
-    def _open(self, parts: Parts) -> Message:
-        """The message in `parts`; whose frames may be pushed out is learned here, whoever reads."""
-        message = self._read(parts)
-        if self._dropped and isinstance(message, StreamStart) and message.policy == "latest":
-            self._live.add(message.source_id)
-        return message
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _fill(self) -> None:
-        try:
-            while not self._closed:
-                parts = self._receiver.receive(POLL_SECONDS)
-                if parts is not None:
-                    self._admit(self._open(parts))
-        except Exception as error:  # handed to the stage, which reports it
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
-
-    def _admit(self, message: Message) -> None:
-        pushed_out: list[Frame] = []
-        with self._changed:
-            if isinstance(message, Frame):
-                pushed_out = self._make_room(message.header.source_id)
-            self._waiting.append(message)
-            self._changed.notify_all()
-        for frame in pushed_out:
-            assert self._dropped
-            self._dropped(frame)
-
-    def _make_room(self, source_id: str) -> list[Frame]:
-        """Wait for room (block), or take the oldest waiting frames of the source out of the queue (latest)."""
-        if source_id not in self._live:
-            self._changed.wait_for(lambda: len(self._frames(source_id)) < self._capacity or self._closed)
-            return []
-        waiting = self._frames(source_id)
-        pushed_out = waiting[: max(0, len(waiting) + 1 - self._capacity)]
-        for frame in pushed_out:
-            self._waiting.remove(frame)
-        return pushed_out
-
-    def _frames(self, source_id: str) -> list[Frame]:
-        return [m for m in self._waiting if isinstance(m, Frame) and m.header.source_id == source_id]

@@ -1,51 +1,59 @@
-"""Runs one stage: takes messages from its inbox, has the stage work on them, sends them on, and keeps the supervisor
-informed. `python -m pipeline.worker STAGE` runs it as a process of its own, with its `WorkerSpec` on standard input
+"""Runs one stage: takes messages from its queue, has the stage work on them, sends them on, and keeps the supervisor
+informed. `python -m pipeline.worker ID` runs it as a process of its own, with its `WorkerSpec` on standard input
 (the name is only there for `ps`; what else it is told holds the run's key, and maybe a camera's password).
-
-Results leave in the order in which their frames came, however many lanes work at the same time.
 """
 
 import importlib
-import itertools
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
 from configs import startup
 from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
-from pipeline.frame import NOT_ITS_OWN, Frame, Message, from_parts, to_parts
-from pipeline.messages import EndOfStream, Failed, Finished, ModelCard, Ready, Slot, Start, Status, StreamStart
+from pipeline.frame import Frame, Message
+from pipeline.ledger import Ledger, LedgerSpec
+from pipeline.lines import Inlet, Outlet, Progress
+from pipeline.messages import EndOfStream, Failed, Finished, Free, Lost, Ready, SignalChange, Start, Stop, StreamStart
 from pipeline.metrics import Meter, hop
+from pipeline.order import InOrder
+from pipeline.plan import WorkerPlan
 from pipeline.settings import Settings
-from pipeline.sharedmem import Leases, Pool, PoolSpec
-from pipeline.stage import CHAIN, LENT_BY, Kit, SourceStage, Stage
-from pipeline.transport import POLL_SECONDS, Inbox, RunKey, Spoke, Transport
+from pipeline.sharedmem import Lessor, Pool, PoolSpec
+from pipeline.stage import CHAIN, FRAMES, NEXT, Kit, QueueStage, RoundStage, SourceStage, Stage
+from pipeline.transport import POLL_SECONDS, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
-CONTROL_SECONDS = 0.2
+CONTROL_SECONDS = 0.1
 ORPHAN_SECONDS = 5.0
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
     """All that a worker is told before it starts.
 
-    endpoints  the prefix of every queue's name
-    key        the run's secret; None where the stages share a process
+    incarnation  how often it was started before
+    is_patient   its source is waited for where it cannot be opened
+    endpoints    the prefix of every queue's name
+    key          the run's secret; None where the stages share a process
+    numbers      of the workers that can be sent to, by id
     """
 
-    stage: str
+    plan: WorkerPlan
+    incarnation: int
+    is_patient: bool
     settings: Settings
     endpoints: str
     key: RunKey | None
     pools: list[PoolSpec]
+    ledger: LedgerSpec
+    numbers: dict[str, int]
     owns_process: bool
 
 
@@ -61,41 +69,44 @@ def stage_class(name: str) -> type[Stage]:
 
 
 class Worker:
-    """One stage with its queues. `run` returns when every stream ended, or it was told to stop, or it failed."""
+    """One stage with its queues. `run` returns when it was told to stop, its source ended, or it failed."""
 
     def __init__(self, spec: WorkerSpec, transport: Transport) -> None:
-        self._spec = spec
-        self._name = spec.stage
-        self._transport = transport
-        self._control: Spoke = transport.spoke(f"{spec.endpoints}/control", spec.stage)
+        self._spec, self._plan, self._transport = spec, spec.plan, transport
+        self._control: Spoke = transport.spoke(
+            f"{spec.endpoints}/control", messages.control_name(spec.plan.id, spec.incarnation)
+        )
         self._stopping = threading.Event()
-        self._wants_stop: messages.AskStop | None = None
+        self._to_say: deque[messages.FromWorker] = deque()
         self.orphaned = False
-        self._meter = Meter(spec.stage, spec.owns_process)
-        self._inbox: Inbox | None = None
+        self._meter = Meter(spec.owns_process)
+        self._pools = {pool.name: Pool(pool) for pool in spec.pools}
+        self._ledger = Ledger(spec.ledger)
         self._lanes = Lanes()
+        self._stage: Stage | None = None
+        self._depth: Callable[[], int] = lambda: 0
+        self._queue_restarts = 0
         self._next_report = 0.0
 
     def run(self) -> None:
-        stage: Stage | None = None
         try:
-            stage = stage_class(self._name)(self._make_kit())
-            self._connect()
+            stage = self._stage = stage_class(self._plan.stage)(self._make_kit())
+            self._connect(stage)
             model = stage.prepare()
-            self._say(Ready(self._name, model))
-            if (model := self._await_start()) is not None:
-                stage.begin(model)
+            self._say(Ready(model))
+            if (start := self._await_start()) is not None:
+                stage.begin(start)
                 self._meter.begin()
-                self._serve(stage)
+                self._serve(stage, start)
         except CenterStreamError as error:
-            self._say(Failed(self._name, error.exit_code, str(error), way_of(error)))
+            self._say(Failed(error.exit_code, str(error), way_of(error)))
         except Exception as error:
             # Where a source is opened a library's words may hold its address, or a part of it.
-            words = "" if self._name == CHAIN[0] else f": {error}"
-            text = f"stage {self._name} failed: {place_of(error)}{words}"
-            self._say(Failed(self._name, StageError.exit_code, text, way_of(error)))
+            words = "" if self._plan.stage == CHAIN[0] else f": {error}"
+            text = f"stage {self._plan.id} failed: {place_of(error)}{words}"
+            self._say(Failed(StageError.exit_code, text, way_of(error)))
         finally:
-            self._finish(stage)
+            self._finish()
 
     def stop(self) -> None:
         """The supervisor is gone: finish with what has arrived."""
@@ -105,47 +116,43 @@ class Worker:
     # -- setting up
 
     def _make_kit(self) -> Kit:
-        spec, transport = self._spec, self._transport
-        pools = {pool.name: Pool(pool) for pool in spec.pools}
-        lent = LENT_BY.get(spec.stage)
-        leases = None
-        if lent:
-            returns = transport.slot_returns(f"{spec.endpoints}/free-{lent}", lent)
-            leases = Leases(pools[lent], returns, self._count_refused)
-        returners = {
-            pool: transport.slot_returner(f"{spec.endpoints}/free-{pool}") for pool in LENT_BY.values() if pool != lent
-        }
-
-        def give_back(slots: Iterable[Slot]) -> None:
-            for slot in slots:
-                if slot.pool in returners:
-                    returners[slot.pool].give_back(slot)
-                elif leases:
-                    leases.restore(slot)
-
+        plan = self._plan
+        pool = self._pools.get(plan.pool)
         return Kit(
-            settings=spec.settings,
-            pools=pools,
-            leases=leases,
+            settings=self._spec.settings,
+            source_id=plan.source_id,
+            place=plan.place,
+            is_patient=self._spec.is_patient,
+            incarnation=self._spec.incarnation,
+            pools=self._pools,
+            lessor=Lessor(pool, plan.first_slot, plan.slots, plan.number) if pool else None,
+            ledger=self._ledger,
             meter=self._meter,
-            give_back=give_back,
-            tell=lambda doing: self._say(Status(self._name, doing)),
-            ask_stop=self._ask_stop,
+            tell=lambda doing: self._say(messages.Status(doing)),
+            say_ended=lambda source_id: self._to_say.append(messages.Ended(source_id)),
+            ask_stop=lambda by_user: self._to_say.append(messages.AskStop(by_user)),
             stopped=self._stopping.is_set,
         )
 
-    def _count_refused(self, slot: Slot) -> None:
-        self._meter.tally(f"{slot.pool}: slots given back that were not on loan, refused")
+    def _connect(self, stage: Stage) -> None:
+        self._outlet = self._outlet_to(NEXT[self._plan.stage]) if self._plan.stage in NEXT else None
+        self._lanes_of: dict[int, Outlet] = {}
+        if isinstance(stage, QueueStage):
+            for worker, number in self._spec.numbers.items():
+                if worker.startswith("infer:"):
+                    self._lanes_of[number] = self._outlet_to(worker)
+        self._asking = self._outlet_to("gather") if isinstance(stage, RoundStage) else None
+        if not isinstance(stage, SourceStage):
+            receiver = self._transport.receiver(f"{self._spec.endpoints}/{self._plan.id}")
+            order = None
+            if stage.in_order:
+                order = InOrder(Progress(self._ledger, self._pools[FRAMES], self._plan.stage))
+            self._inlet = Inlet(receiver, self._pools, self._plan.number, order)
+            self._depth = lambda: self._inlet.depth
 
-    def _count_strangers(self) -> None:
-        for queue in self._transport.refused():
-            self._meter.tally(stranger_line(queue))
-
-    def _connect(self) -> None:
-        place = CHAIN.index(self._name)
-        following = CHAIN[place + 1] if place + 1 < len(CHAIN) else None
-        self._outbox = self._transport.sender(f"{self._spec.endpoints}/{following}") if following else None
-        self._receiver = self._transport.receiver(f"{self._spec.endpoints}/{self._name}") if place else None
+    def _outlet_to(self, worker: str) -> Outlet:
+        sender = self._transport.sender(f"{self._spec.endpoints}/{worker}")
+        return Outlet(sender, self._spec.numbers[worker], self._stopping.is_set)
 
     # -- the control path: this thread only
 
@@ -156,27 +163,25 @@ class Worker:
         body = self._control.receive(timeout_seconds)
         return None if body is None else messages.decode_to_worker(body)
 
-    def _await_start(self) -> ModelCard | None:
+    def _await_start(self) -> Start | None:
         while not self._stopping.is_set():
             word = self._listen(POLL_SECONDS)
             if isinstance(word, Start):
-                return word.model
-            if word is not None:
+                return word
+            if isinstance(word, Stop):
                 self._stopping.set()
         return None
 
-    def _ask_stop(self, by_user: bool) -> None:
-        self._wants_stop = messages.AskStop(self._name, by_user)
-
-    def _serve(self, stage: Stage) -> None:
+    def _serve(self, stage: Stage, start: Start) -> None:
         """Start the lanes; report and listen until they end. Raises what a lane raised."""
         if isinstance(stage, SourceStage):
-            self._lanes.start(lambda: stage.run(self._send), 1)
+            self._lanes.start(lambda: stage.run(self._pass_on), 1)
+        elif isinstance(stage, QueueStage):
+            self._depth = lambda: stage.depth
+            self._lanes.start(lambda: self._queue(stage, start), 1)
         else:
-            assert self._receiver is not None
-            pools, capacity = stage.kit.pools, self._spec.settings.queue.capacity
-            drop = partial(self._drop, stage) if stage.drops_late else None
-            self._inbox = Inbox(self._receiver, lambda parts: from_parts(parts, pools), capacity, drop)
+            for word in start.told:
+                self._word(stage, word)
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
         self._keep_in_touch(self._lanes)
         self._lanes.join()
@@ -184,108 +189,155 @@ class Worker:
     def _keep_in_touch(self, lanes: "Lanes") -> None:
         """Report and listen until `lanes` end: who says nothing for long is taken for dead."""
         while not lanes.ended(CONTROL_SECONDS):
-            if self._listen(0.0) is not None:
-                self._stopping.set()
-            if self._wants_stop:
-                word, self._wants_stop = self._wants_stop, None
-                self._say(word)
+            while (word := self._listen(0.0)) is not None:
+                self._hear(word)
+            while self._to_say:
+                self._say(self._to_say.popleft())
             if time.monotonic() >= self._next_report:
                 self._next_report = time.monotonic() + REPORT_SECONDS
-                self._count_strangers()
                 self._say(self._report())
 
-    def _report(self, is_last: bool = False) -> messages.Report:
-        return self._meter.report(self._inbox.depth if self._inbox else 0, is_last)
+    def _hear(self, word: messages.ToWorker) -> None:
+        match word:
+            case Stop():
+                self._stopping.set()
+            case Lost() if isinstance(self._stage, QueueStage):
+                self._stage.lost(word.worker)
+            case Lost():
+                self._queue_restarts += 1
+            case messages.Pause() | messages.Retune() if isinstance(self._stage, SourceStage):
+                self._stage.hear(word)
 
-    def _finish(self, stage: Stage | None) -> None:
+    def _report(self) -> messages.Report:
+        for queue in self._transport.refused():
+            self._meter.tally(stranger_line(queue))
+        return self._meter.report(self._depth(), self._lanes.busy_seconds())
+
+    def _finish(self) -> None:
         self._stopping.set()
+        stage = self._stage
         closing = Lanes()
-        closing.start(lambda: self._close(stage), 1)  # a large file on a slow disk takes its time
+        closing.start(lambda: stage.close() if stage else None, 1)  # a large file on a slow disk takes its time
         self._keep_in_touch(closing)
         problem = stage.problem if stage else None
         try:
             closing.join()
         except Exception as error:
-            problem = problem or StageError(f"stage {self._name} could not close: {error}")
-        self._count_strangers()
+            problem = problem or StageError(f"stage {self._plan.id} could not close: {error}")
+        while self._to_say:
+            self._say(self._to_say.popleft())
+        self._meter.is_over = True
         code, text = (problem.exit_code, str(problem)) if problem else (0, "")
-        self._say(Finished(self._report(is_last=True), code, text))
-
-    def _close(self, stage: Stage | None) -> None:
-        if self._inbox:
-            self._inbox.close()
-        if stage:
-            stage.close()
+        self._say(Finished(self._report(), code, text))
 
     # -- the data path: the lanes
 
-    def _send(self, message: Message) -> None:
-        if isinstance(message, StreamStart):
-            self._meter.opened(message)
-        if self._outbox:
-            self._outbox.send(to_parts(message), given_up=self._stopping.is_set)
-
-    def _drop(self, stage: Stage, frame: Frame) -> None:
-        self._meter.dropped(frame.header.source_id, frame.header.seq, "queue full, a newer frame took its place")
-        stage.kit.end_frame(frame)
+    def _pass_on(self, message: Message) -> None:
+        if self._plan.stage == CHAIN[0] and not isinstance(message, Frame):
+            self._to_say.append(message)
+        if self._outlet:
+            self._outlet.send(message)
 
     def _lane(self, stage: Stage) -> None:
-        while (taken := self._take(stage)) is not None:
-            ticket, message = taken
-            if isinstance(message, Frame):
-                self._work(stage, message)
-            self._lanes.hand_over(ticket, message, lambda done: self._pass_on(stage, done))
+        asked = -1
+        size = busy_ns = 0
+        while not self._lanes.over:
+            with self._lanes.taking:
+                if self._asking and asked != self._queue_restarts:
+                    asked = self._queue_restarts
+                    self._asking.send(Free(self._plan.number, self._spec.incarnation, size, busy_ns))
+                taken = self._take()
+            if taken is None:
+                continue
+            asked = -1
+            entered_ns = time.monotonic_ns()
+            with self._lanes.busy():
+                self._work(stage, taken)
+            size, busy_ns = len(taken), time.monotonic_ns() - entered_ns
 
-    def _pass_on(self, stage: Stage, message: Message) -> None:
-        if isinstance(message, EndOfStream):
-            stage.stream_ended(message)
-        self._send(message)
-
-    def _take(self, stage: Stage) -> tuple[int, Message] | None:
-        """The next message with its place in the order; None when there is no more to come."""
-        assert self._inbox is not None
-        with self._lanes.taking:
-            while not self._lanes.over:
-                message = self._inbox.take(POLL_SECONDS)
-                if isinstance(message, StreamStart):
-                    stage.stream_started(message)
-                if isinstance(message, EndOfStream):
-                    self._lanes.end_stream(message.source_id, set(self._spec.settings.sources))
-                if message is not None:
-                    return self._lanes.ticket(), message
-                if self._stopping.is_set():
-                    self._lanes.over = True
+    def _take(self) -> list[Message] | None:
+        """What there is to do, or None; when there is nothing and no more is to come, the lanes are over."""
+        if self._lanes.over:
             return None
+        came = self._inlet.take(POLL_SECONDS)
+        if came is None and self._stopping.is_set():
+            self._lanes.over = True
+        if came is None:
+            return self._inlet.look(time.monotonic()) or None
+        return came if isinstance(came, list) else None
 
-    def _work(self, stage: Stage, frame: Frame) -> None:
-        entered_ns, failure = time.monotonic_ns(), frame.header.failure
-        frame.check_slots()
-        if frame.header.failure is None or stage.sees_failed_frames:
-            stage.process(frame)
-            frame.check_slots()
-        if frame.header.failure == NOT_ITS_OWN != failure:
-            self._meter.tally(f"{self._name}: frames without a result, for {NOT_ITS_OWN}")
-        frame.header.trace.append(hop(self._name, entered_ns))
-        self._meter.passed(frame.header)
+    def _work(self, stage: Stage, taken: list[Message]) -> None:
+        if isinstance(stage, RoundStage):
+            self._process(stage, [message for message in taken if isinstance(message, Frame)])
+            return
+        for message in taken:
+            if isinstance(message, Frame):
+                self._process(stage, [message])
+            else:
+                self._word(stage, message)
+
+    def _word(self, stage: Stage, word: messages.SourceWord) -> None:
+        match word:
+            case StreamStart():
+                stage.stream_started(word)
+            case SignalChange():
+                stage.signal_changed(word)
+            case EndOfStream():
+                stage.stream_ended(word)
+        self._pass_on(word)
+
+    def _process(self, stage: Stage, frames: list[Frame]) -> None:
+        entered_ns = time.monotonic_ns()
+        wanted = [frame for frame in frames if stage.sees_all or _is_good(frame)]
+        if isinstance(stage, RoundStage):
+            stage.process_round(wanted)
+        else:
+            for frame in wanted:
+                stage.process(frame)
+        for frame in frames:
+            if frame.header.dropped is None:
+                frame.header.trace.append(hop(self._plan.stage, entered_ns))
+                self._meter.passed(frame.header)
+            self._pass_on(frame)
+
+    def _queue(self, stage: QueueStage, start: Start) -> None:
+        for word in start.told:
+            stage.take(word)
+        while not self._stopping.is_set() or stage.depth:
+            came = self._inlet.take(min(stage.wait_seconds(), POLL_SECONDS))
+            while came is not None:
+                for message in came if isinstance(came, list) else [came]:
+                    stage.take(message)
+                came = self._inlet.take(0.0)
+            rounds = stage.rounds()
+            for message in stage.passing():
+                self._pass_on(message)
+            for worker, frames in rounds:
+                self._give(worker, frames)
+
+    def _give(self, worker: int, frames: list[Frame]) -> None:
+        for frame in frames:
+            frame.header.trace.append(hop(self._plan.stage, time.monotonic_ns()))
+            self._meter.passed(frame.header)
+        self._meter.round_given(len(frames))
+        self._lanes_of[worker].send_round(frames)
+
+
+def _is_good(frame: Frame) -> bool:
+    return frame.header.failure is None and frame.header.dropped is None
 
 
 class Lanes:
-    """Threads that work side by side; what they made leaves in the order in which they took it.
-
-    The first exception ends all and is raised by `join`.
-    """
+    """Threads that work side by side. The first exception ends all and is raised by `join`."""
 
     def __init__(self) -> None:
         self.taking = threading.Lock()
         self.over = False
         self._threads: list[threading.Thread] = []
+        self._busy_since: dict[int, float] = {}
         self._running = 0
+        self._counting = threading.Lock()
         self._all_ended = threading.Event()
-        self._tickets = itertools.count()
-        self._ended: set[str] = set()
-        self._leaving = threading.Lock()
-        self._made: dict[int, Message] = {}
-        self._next = 0
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], None], count: int) -> None:
@@ -301,10 +353,19 @@ class Lanes:
         except BaseException as error:
             self._failure = self._failure or error
             self.over = True
-        with self._leaving:
+        with self._counting:
             self._running -= 1
             if not self._running:
                 self._all_ended.set()
+
+    def busy(self) -> "_Busy":
+        """While a lane works: `with lanes.busy(): …`"""
+        return _Busy(self._busy_since)
+
+    def busy_seconds(self) -> float:
+        """For how long the lane that has worked longest without a pause has done so."""
+        since = list(self._busy_since.values())
+        return time.monotonic() - min(since) if since else 0.0
 
     def ended(self, timeout_seconds: float) -> bool:
         """Whether all lanes have come to their end, waiting for it at most so long."""
@@ -316,20 +377,16 @@ class Lanes:
         if self._failure:
             raise self._failure
 
-    def ticket(self) -> int:
-        return next(self._tickets)
 
-    def end_stream(self, source_id: str, all_sources: set[str]) -> None:
-        self._ended.add(source_id)
-        self.over = self._ended >= all_sources
+class _Busy:
+    def __init__(self, since: dict[int, float]) -> None:
+        self._since = since
 
-    def hand_over(self, ticket: int, message: Message, pass_on: Callable[[Message], None]) -> None:
-        """Pass on what is ready and next in order. A lane does not wait for a slower one: that one passes on both."""
-        with self._leaving:
-            self._made[ticket] = message
-            while self._next in self._made:
-                pass_on(self._made.pop(self._next))
-                self._next += 1
+    def __enter__(self) -> None:
+        self._since[threading.get_ident()] = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        del self._since[threading.get_ident()]
 
 
 def _watch_over(worker: Worker, run_folder: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON lines: one object a frame. `docs/json-lines.md` is the contract; the structs below are the same in code.
+"""JSON lines: one object a frame, and one for each change of a source's signal. `docs/json-lines.md` is the contract; the structs below are the same in code.
 
 Knows no stage and no pixels.
 """
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detections import NO_TRACK
+from pipeline.messages import Clock, Outage, SignalChange, SignalState
 from pipeline.results import FrameResult
+from pipeline.sinks import Sink, Target
 from pipeline.sinks.lines import LineFile
 
-SCHEMA = 1  # goes up when a key changes its meaning or goes away; new keys may come without
+SCHEMA = 2  # goes up when a key changes its meaning or goes away; new keys may come without
 
 
 class JsonObject(msgspec.Struct, rename={"class_name": "class"}):
@@ -30,47 +32,90 @@ class JsonLine(msgspec.Struct, kw_only=True):
     """One frame; the order of the fields is the order of the keys."""
 
     schema: int
+    kind: Literal["frame"]
     source: str
     seq: int
     pts_seconds: float
     captured_unix: float
+    clock: Clock
     width: int
     height: int
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "dropped"]
+    stage: str | msgspec.UnsetType = msgspec.UNSET
     reason: str | msgspec.UnsetType = msgspec.UNSET
+    predicted: bool | msgspec.UnsetType = msgspec.UNSET
     latency_ms: float
     objects: list[JsonObject]
 
 
-class JsonLinesSink:
+class JsonSignal(msgspec.Struct, kw_only=True):
+    """What a source sends from frame `seq` on; `outage` is the one that is over with it."""
+
+    schema: int
+    kind: Literal["signal"]
+    source: str
+    seq: int
+    state: SignalState
+    cause: str
+    at_unix: float
+    outage: Outage | None
+
+
+def open_sink(target: Target) -> Sink:
+    return JsonLinesSink(target.path, target.goes_on)
+
+
+class JsonLinesSink(Sink):
     """Appends one line a frame to the file at `path`, or to standard output if that is `-`.
 
     Raises OutputError when the file cannot be opened or written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, goes_on: bool = False) -> None:
+        """`goes_on`: after what is there already."""
         self._encoder = msgspec.json.Encoder()
-        self._file = LineFile(path)
+        self._file = LineFile(path, goes_on)
 
     def write(self, frame: FrameResult, image_bgr: NDArray[np.uint8] | None = None) -> None:
         self._file.append(self._encoder.encode(json_line(frame)) + b"\n")
 
+    def record(self, signal: SignalChange) -> None:
+        self._file.append(self._encoder.encode(json_signal(signal)) + b"\n")
+
     def close(self) -> None:
         self._file.close()
+
+
+def json_signal(signal: SignalChange) -> JsonSignal:
+    """`signal` as it is written."""
+    return JsonSignal(
+        schema=SCHEMA,
+        kind="signal",
+        source=signal.source_id,
+        seq=signal.seq,
+        state=signal.state,
+        cause=signal.cause,
+        at_unix=round(signal.at_unix, 3),
+        outage=signal.outage,
+    )
 
 
 def json_line(frame: FrameResult) -> JsonLine:
     """`frame` as it is written."""
     return JsonLine(
         schema=SCHEMA,
+        kind="frame",
         source=frame.source_id,
         seq=frame.seq,
         pts_seconds=round(frame.pts_seconds, 6),
         captured_unix=round(frame.captured_unix, 6),
+        clock=frame.clock,
         width=frame.width,
         height=frame.height,
-        status="ok" if frame.failure is None else "failed",
-        reason=msgspec.UNSET if frame.failure is None else frame.failure,
+        status="dropped" if frame.dropped else "failed" if frame.failure else "ok",
+        stage=frame.dropped.stage if frame.dropped else msgspec.UNSET,
+        reason=(frame.dropped.reason if frame.dropped else frame.failure) or msgspec.UNSET,
+        predicted=frame.predicted or msgspec.UNSET,
         latency_ms=round(frame.latency_ms, 3),
         objects=_json_objects(frame),
     )

@@ -12,20 +12,21 @@ from pipeline.errors import OutputError
 
 STANDARD_OUTPUT = "-"
 # Not to wait for the reader of a pipe: one that never comes would hold up everything.
-_REPLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class LineFile:
-    """Write-only; `-` is standard output, an existing file is replaced.
+    """Write-only; `-` is standard output. An existing file is replaced, or (`goes_on`) written on after its last line.
 
     Raises OutputError when it cannot be opened, or written on (disk full, the reader of a pipe gone).
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, goes_on: bool = False) -> None:
         self._name = "standard output" if path == STANDARD_OUTPUT else shown_text(path)
         try:
             # A duplicate, so that closing this does not close the process's own standard output.
-            self._descriptor = os.dup(1) if path == STANDARD_OUTPUT else os.open(path, _REPLACE, 0o666)
+            how = _OPEN | (os.O_APPEND if goes_on else os.O_TRUNC)
+            self._descriptor = os.dup(1) if path == STANDARD_OUTPUT else os.open(path, how, 0o666)
             os.set_blocking(self._descriptor, True)
         except OSError as error:
             raise self._cannot_write(error) from error

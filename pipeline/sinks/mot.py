@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.results import FrameResult
+from pipeline.sinks import Sink, Target
 from pipeline.sinks.lines import LineFile
 
 
-class MotSink:
+def open_sink(target: Target) -> Sink:
+    return MotSink(target.path, target.goes_on)
+
+
+class MotSink(Sink):
     """Appends to the file at `path`, or to standard output if that is `-`. Raises OutputError as `LineFile` does."""
 
-    def __init__(self, path: str) -> None:
-        self._file = LineFile(path)
+    def __init__(self, path: str, goes_on: bool = False) -> None:
+        """`goes_on`: after what is there already."""
+        self._file = LineFile(path, goes_on)
 
     def write(self, frame: FrameResult, image_bgr: NDArray[np.uint8] | None = None) -> None:
         lines = mot_lines(frame)

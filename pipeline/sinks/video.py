@@ -8,6 +8,7 @@ record for days into Matroska, which writes a cluster a frame and does not grow.
 
 import os
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -18,13 +19,11 @@ from av.container import OutputContainer
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from configs.uri import shown_text
 from pipeline.errors import OutputError, UsageError
 from pipeline.results import FrameResult
-
-Image = NDArray[np.uint8]
+from pipeline.sinks import Image, Sink, Target
 
 TICKS_PER_SECOND = 90_000
 _TIME_BASE = Fraction(1, TICKS_PER_SECOND)
@@ -48,7 +47,18 @@ _ENCODER_OPTIONS = {"preset": "superfast", "crf": "23", "bf": "0", "rc-lookahead
 _ENCODER_THREADS = 2
 
 
-class VideoSink:
+def open_sink(target: Target) -> Sink:
+    return VideoSink(next_segment(target.path) if target.goes_on else target.path, target.frames_per_second)
+
+
+def next_segment(path: str) -> str:
+    """`out.1.mp4` for `out.mp4`, or the first such name that is free: a file that was cut off is not written on."""
+    first = Path(path)
+    segments = (first.with_name(f"{first.stem}.{number}{first.suffix}") for number in count(1))
+    return str(next(segment for segment in segments if not segment.exists()))
+
+
+class VideoSink(Sink):
     """Writes the pictures it is given, in the size of the first one.
 
     H.264 with 4:2:0 colour needs even sizes: an odd one is made even by repeating the last column or row. A picture of
@@ -75,12 +85,17 @@ class VideoSink:
 
     def write(self, frame: FrameResult, image_bgr: Image | None) -> None:
         """Encode one picture, also that of a frame without result; without a picture there is nothing to do."""
-        if image_bgr is None:
-            return
+        if image_bgr is not None:
+            self._encode(image_bgr, frame.pts_seconds)
+
+    def still(self, source_id: str, pts_seconds: float, image_bgr: Image) -> None:
+        self._encode(image_bgr, pts_seconds)
+
+    def _encode(self, image_bgr: Image, pts_seconds: float) -> None:
         try:
             if self._container is None or self._stream is None:
                 self._container, self._stream = self._open(*image_bgr.shape[:2])
-            self._container.mux(self._stream.encode(self._video_frame(self._stream, image_bgr, frame.pts_seconds)))
+            self._container.mux(self._stream.encode(self._video_frame(self._stream, image_bgr, pts_seconds)))
         except (OSError, av.error.FFmpegError) as error:
             raise self._cannot_write(error) from error
 

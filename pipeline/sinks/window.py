@@ -7,11 +7,9 @@ window hangs for ever if PyAV's came first (PyAV issues 978 and 1050). Importing
 import os
 import sys
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import StageError, UsageError
 from pipeline.results import FrameResult
+from pipeline.sinks import Image, Sink, Target
 
 _ESCAPE = 27
 _STOP_KEYS = frozenset({_ESCAPE, ord("q"), ord("Q")})
@@ -21,7 +19,28 @@ class StopRequested(Exception):
     """The person at the window wants no more: q, Esc, or the window was closed."""
 
 
-class WindowSink:
+def open_sink(target: Target) -> Sink:
+    return WindowSink()
+
+
+def check_screen() -> None:
+    """Raises as `WindowSink` does."""
+    # Before any call into OpenCV's windows: without a display they abort the whole process.
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UsageError("no window can be shown: neither DISPLAY nor WAYLAND_DISPLAY is set; leave --show out")
+    import cv2
+
+    if not _has_windows(cv2.getBuildInformation()):
+        raise UsageError(
+            "no window can be shown: this OpenCV was built without windows; run "
+            "`pip uninstall opencv-python-headless && pip install 'centerstream[desktop]'`"
+        )
+    loaded = list(sys.modules)  # in the order of import
+    if "av" in loaded and loaded.index("av") < loaded.index("cv2"):
+        raise StageError("no window can be shown: av was imported before cv2; import pipeline.sinks first")
+
+
+class WindowSink(Sink):
     """Shows the pictures of each source in a window of its own, as fast as they come.
 
     Raises UsageError where there is no desktop, or OpenCV was built without windows; StageError if `av` was imported
@@ -29,27 +48,22 @@ class WindowSink:
     """
 
     def __init__(self) -> None:
-        # Before any call into OpenCV's windows: without a display they abort the whole process.
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError("no window can be shown: neither DISPLAY nor WAYLAND_DISPLAY is set; leave --show out")
+        check_screen()
         import cv2
 
-        if not _has_windows(cv2.getBuildInformation()):
-            raise UsageError(
-                "no window can be shown: this OpenCV was built without windows; run "
-                "`pip uninstall opencv-python-headless && pip install 'centerstream[desktop]'`"
-            )
-        loaded = list(sys.modules)  # in the order of import
-        if "av" in loaded and loaded.index("av") < loaded.index("cv2"):
-            raise StageError("no window can be shown: av was imported before cv2; import pipeline.sinks first")
         self._cv2 = cv2
         self._titles: set[str] = set()
 
-    def write(self, frame: FrameResult, image_bgr: NDArray[np.uint8] | None) -> None:
+    def write(self, frame: FrameResult, image_bgr: Image | None) -> None:
         """Show one picture. Raises StopRequested."""
-        if image_bgr is None:
-            return
-        title = f"CenterStream {frame.source_id}"
+        if image_bgr is not None:
+            self._update(frame.source_id, image_bgr)
+
+    def still(self, source_id: str, pts_seconds: float, image_bgr: Image) -> None:
+        self._update(source_id, image_bgr)
+
+    def _update(self, source_id: str, image_bgr: Image) -> None:
+        title = f"CenterStream {source_id}"
         if title in self._titles and self._is_closed(title):
             raise StopRequested(f"the window {title} was closed")
         self._show(title, image_bgr)
@@ -62,7 +76,7 @@ class WindowSink:
                 self._cv2.destroyWindow(title)
         self._titles.clear()
 
-    def _show(self, title: str, image_bgr: NDArray[np.uint8]) -> None:
+    def _show(self, title: str, image_bgr: Image) -> None:
         if title not in self._titles:
             flags = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO | self._cv2.WINDOW_GUI_NORMAL
             self._cv2.namedWindow(title, flags)

@@ -1,122 +1,175 @@
-"""deliver: draws, and hands each frame to the outputs. An output that fails is closed; the others go on.
+"""deliver: draws, hands each frame to the outputs, and tells its fate. An output that fails is closed; the others go on.
 
 Outputs are opened when a source has given its first frame: a run that does not come so far leaves earlier results as
 they are.
 """
 
-import os
+import importlib
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pipeline.detections import Detections
 from pipeline.errors import OutputError
+from pipeline.fates import DELIVERED, FAILED, NO_OUTPUT
 from pipeline.frame import Frame
-from pipeline.messages import EndOfStream, FrameHeader, ModelCard, StreamStart
+from pipeline.kinds import SINKS, SOURCE
+from pipeline.messages import EndOfStream, SignalChange, Start, StreamStart
+from pipeline.outputs import Output, Ticket
 from pipeline.results import FrameResult
-from pipeline.settings import DeliverSettings
-from pipeline.sinks import Sink
-from pipeline.sinks.window import StopRequested
-from pipeline.stage import Kit, Stage
+from pipeline.sinks import Image, Target
+from pipeline.stage import FRAMES, Kit, Stage
 
-SinkMaker = Callable[[StreamStart], Sink]
+if TYPE_CHECKING:
+    from pipeline.overlay import Overlay
+
+STILL_SECONDS = 1.0
+
+
+class _Source:
+    """What deliver knows of a source; of its last frame, the picture that is shown while its signal is lost."""
+
+    def __init__(self, score_threshold: float) -> None:
+        self.score_threshold = score_threshold
+        self.frames_per_second: float | None = None
+        self.may_wait = False
+        self.has_begun = False
+        self.signal: SignalChange | None = None
+        self.last: tuple[Ticket, FrameResult, Image] | None = None
+        self.still_due = 0.0
+
+    def keep(self, ticket: Ticket, result: FrameResult, image_bgr: Image) -> None:
+        self.let_go()
+        ticket.hold()
+        self.last = (ticket, result, image_bgr)
+
+    def let_go(self) -> None:
+        if self.last:
+            self.last[0].release()
+            self.last = None
 
 
 class Deliver(Stage):
     """The outputs' process. A frame is delivered when an output took it, or when none was asked for."""
 
-    sees_failed_frames = True
+    in_order = True
+    sees_all = True
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.deliver
-        self._sinks: dict[str, Sink] = {}
-        self._makers: dict[str, SinkMaker] = {}
-        self._has_outputs = False
-        self._places: dict[str, os.stat_result | None] = {}
+        self._outputs: dict[str, Output] = {}
+        self._sources: dict[str, _Source] = {}
+        self._overlay: Overlay | None = None
+        self._modules: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        settings = self._settings
-        self._makers = sink_makers(settings)
-        if settings.video or settings.show:
+        for kind, _ in self._settings.outputs().values():  # only what is wanted is imported, and before the first frame
+            self._modules[kind] = importlib.import_module(SINKS[kind].module)
+        if self._settings.has_pictures():
             from pipeline.overlay import Overlay
 
-            self._overlay = Overlay() if settings.overlay else None
-        if settings.show:
-            from pipeline.sinks.window import WindowSink
-
+            self._overlay = Overlay()
+        if "window" in self._modules:
             self.kit.tell("looking for a screen")
-            self._add("show", WindowSink())
+            self._modules["window"].check_screen()
 
-    def begin(self, model: ModelCard) -> None:
-        self._class_names = model.class_names
+    def begin(self, start: Start) -> None:
+        self._class_names = start.model.class_names
+
+    # -- sources
+
+    def _source(self, source_id: str) -> _Source:
+        if source_id not in self._sources:
+            self._sources[source_id] = _Source(self.kit.settings.infer.score_threshold)
+        return self._sources[source_id]
 
     def stream_started(self, start: StreamStart) -> None:
-        self._start = start
-        self._has_outputs = self._settings.has_outputs()
+        source = self._source(start.source_id)
+        source.score_threshold = start.score_threshold
+        source.frames_per_second = start.frames_per_second
+        source.may_wait = start.policy == "block"
 
-    def _open_all(self) -> None:
-        """What is not open yet, now that there is a frame, or that a source without any came to a good end."""
-        makers, self._makers = self._makers, {}
-        problems = [self._open(output, make) for output, make in makers.items()]
-        for problem in filter(None, problems):
-            self._tell(problem)
+    def signal_changed(self, signal: SignalChange) -> None:
+        self._source(signal.source_id).signal = signal
+        for output in self._open_outputs(signal.source_id):
+            output.record(signal)
 
-    def _open(self, output: str, make: SinkMaker) -> OutputError | None:
-        try:
-            self._add(output, make(self._start))
-        except OutputError as error:
-            self._failed(output, error)
-            return error
-        return None
+    def stream_ended(self, end: EndOfStream) -> None:
+        if end.failure is None:
+            for output in self._open_outputs(end.source_id):
+                output.open()
+        if source := self._sources.pop(end.source_id, None):
+            source.let_go()
+        own = [output for name, output in self._outputs.items() if name.endswith(f" ({end.source_id})")]
+        for output in own:
+            output.close()
+        for output in own:
+            output.join()
+        self.kit.say_ended(end.source_id)
 
-    def _add(self, output: str, sink: Sink) -> None:
-        self._sinks[output] = sink
-        self.kit.meter.output_opened(output)
+    # -- outputs
+
+    def _open_outputs(self, source_id: str) -> list[Output]:
+        """All that take this source, opened if they are not yet."""
+        outputs = []
+        for plain_name, (kind, path) in self._settings.outputs().items():
+            name = output_name(plain_name, path, source_id)
+            if name not in self._outputs:
+                self._outputs[name] = self._open(name, kind, path.replace(SOURCE, source_id), source_id)
+            outputs.append(self._outputs[name])
+        return outputs
+
+    def _open(self, name: str, kind: str, path: str, source_id: str) -> Output:
+        rate = self._source(source_id).frames_per_second
+        target = Target(path, rate, goes_on=self.kit.incarnation > 0)
+        counts = self.kit.meter.output(name, path)
+        make = partial(self._modules[kind].open_sink, target)
+        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True))
+
+    def _failed(self, error: OutputError) -> None:
+        """What becomes of the run; without outputs nobody would see what is computed from here on."""
+        self.problem = self.problem or error
+        goes_on = not all(output.is_over for output in self._outputs.values())
+        self.kit.meter.warn(f"{error}; {'the other outputs go on' if goes_on else 'no output is left, the run ends'}")
+        if not goes_on:
+            self.kit.ask_stop(False)
+
+    # -- frames
 
     def process(self, frame: Frame) -> None:
-        self._open_all()
-        result = self._result(frame)
+        header = frame.header
+        source = self._source(header.source_id)
+        result = self._result(frame, source)
+        if header.dropped:
+            self.kit.ledger.tell(header.place, header.dropped)
+            for output in self._open_outputs(header.source_id) if source.has_begun else []:
+                output.tell(result)
+            return
+        self._draw_stills()
+        source.has_begun = True
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
-        if image_bgr is not None and self._overlay:
+        if image_bgr is not None and self._overlay and self._settings.overlay:
             self._overlay.draw(image_bgr, result)
-        # All are asked, whatever the first says.
-        taken = [self._offer(output, result, image_bgr) for output in list(self._sinks)]
-        if any(taken) or not self._has_outputs:
-            self.kit.meter.delivered(frame.header, time.monotonic_ns())
-        else:
-            self.kit.meter.dropped(frame.header.source_id, frame.header.seq, "no output took it")
-        self.kit.end_frame(frame)
+        ticket = Ticket(frame, self._tell)
+        outputs = self._open_outputs(header.source_id)
+        for output in outputs:  # all are asked, whatever the first says
+            output.offer(ticket, result, image_bgr, source.may_wait)
+        if image_bgr is not None and not source.may_wait:
+            source.keep(ticket, result, image_bgr)
+        ticket.release(taken=not outputs)
 
-    def _offer(self, output: str, result: FrameResult, image_bgr: NDArray[np.uint8] | None) -> bool:
-        """Whether the output took the frame."""
-        try:
-            self._sinks[output].write(result, image_bgr)
-        except OutputError as error:
-            self._give_up(output, error)
-            return False
-        except StopRequested:
-            self.kit.ask_stop(True)
-        self._took(output)
-        return True
+    def _tell(self, frame: Frame, taken: bool) -> None:
+        header = frame.header
+        for slot in header.leases:
+            if slot.pool == FRAMES:
+                self.kit.pools[FRAMES].tell(slot)
+        self.kit.ledger.tell(header.place, NO_OUTPUT if not taken else FAILED if header.failure else DELIVERED)
+        self.kit.meter.delivered(header, time.monotonic_ns())
 
-    def _took(self, output: str) -> None:
-        self.kit.meter.output_took(output)
-        if output not in self._places:  # the file is there from the first frame on
-            self._places[output] = self._place(output)
-
-    def _place(self, output: str) -> os.stat_result | None:
-        path = self._settings.files().get(output)
-        with suppress(OSError):
-            return Path(path).stat() if path else None
-        return None
-
-    def _result(self, frame: Frame) -> FrameResult:
-        header: FrameHeader = frame.header
+    def _result(self, frame: Frame, source: _Source) -> FrameResult:
+        header = frame.header
+        has_result = header.failure is None and header.dropped is None
         return FrameResult(
             source_id=header.source_id,
             seq=header.seq,
@@ -124,63 +177,47 @@ class Deliver(Stage):
             captured_unix=header.captured_unix,
             width=header.width,
             height=header.height,
+            clock=header.clock,
             failure=header.failure,
+            dropped=header.dropped,
+            predicted=header.unseen and has_result,
             latency_ms=(time.monotonic_ns() - header.captured_ns) / 1e6,
-            detections=Detections.empty() if header.failure else frame.detections(),
-            score_threshold=self.kit.settings.infer.score_threshold,
+            detections=frame.detections() if has_result else Detections.empty(),
+            score_threshold=source.score_threshold,
             class_names=self._class_names,
             frames_per_second=self.kit.meter.recent_per_second() or None,
         )
 
-    def _give_up(self, output: str, error: OutputError) -> None:
-        self._failed(output, error)
-        with suppress(OutputError):  # the same trouble once more
-            self._sinks.pop(output).close()
-        self._tell(error)
+    # -- while a signal is lost
 
-    def _failed(self, output: str, error: OutputError) -> None:
-        self.problem = self.problem or error
-        self.kit.meter.output_failed(output, str(error))
+    def idle(self) -> None:
+        self._draw_stills()
 
-    def _tell(self, error: OutputError) -> None:
-        """What becomes of the run; without outputs nobody would see what is computed from here on."""
-        self.kit.meter.warn(
-            f"{error}; {'the other outputs go on' if self._sinks else 'no output is left, the run ends'}"
-        )
-        if not self._sinks:
-            self.kit.ask_stop(False)
+    def _draw_stills(self) -> None:
+        """The last picture of each source whose signal is lost, greyed, once a second."""
+        now = time.monotonic()
+        for source in self._sources.values():
+            if source.signal and source.signal.state == "lost" and source.last and now >= source.still_due:
+                source.still_due = now + STILL_SECONDS
+                self._draw_still(source, source.signal)
 
-    def stream_ended(self, end: EndOfStream) -> None:
-        if end.failure is None:
-            self._open_all()
-        self.close()
+    def _draw_still(self, source: _Source, signal: SignalChange) -> None:
+        assert source.last and self._overlay
+        _, result, image_bgr = source.last
+        lost_seconds = max(0.0, time.time() - signal.at_unix)
+        still_bgr = self._overlay.without_signal(image_bgr, signal.cause, signal.at_unix, lost_seconds)
+        for output in self._open_outputs(result.source_id):
+            output.still(result.source_id, result.pts_seconds + lost_seconds, still_bgr)
 
     def close(self) -> None:
-        while self._sinks:
-            output, sink = self._sinks.popitem()
-            try:
-                sink.close()
-            except OutputError as error:
-                self._failed(output, error)
-            before, after = self._places.get(output), self._place(output)
-            if before and not (after and os.path.samestat(before, after)):
-                self.kit.meter.output_gone(output)
+        for source in self._sources.values():
+            source.let_go()
+        for output in self._outputs.values():
+            output.close()
+        for output in self._outputs.values():
+            output.join()
 
 
-def sink_makers(settings: DeliverSettings) -> dict[str, SinkMaker]:
-    """What opens each file that is wanted, by its key in the settings. Only what is wanted is imported, and now."""
-    makers: dict[str, SinkMaker] = {}
-    jsonl, mot, video = settings.jsonl, settings.mot, settings.video
-    if jsonl:
-        from pipeline.sinks.jsonl import JsonLinesSink
-
-        makers["jsonl"] = lambda start: JsonLinesSink(jsonl)
-    if mot:
-        from pipeline.sinks.mot import MotSink
-
-        makers["mot"] = lambda start: MotSink(mot)
-    if video:
-        from pipeline.sinks.video import VideoSink
-
-        makers["video"] = lambda start: VideoSink(video, start.frames_per_second)
-    return makers
+def output_name(name: str, path: str, source_id: str) -> str:
+    """What an output is called: one for all sources, or each source's own."""
+    return f"{name} ({source_id})" if SOURCE in path else name

@@ -1,9 +1,10 @@
 """infer: the network's input in, raw heads out, into shared memory. The only stage that knows torch and the models.
 
 Frames are independent, so on a CPU several are computed side by side, one thread each: two threads inside one step
-would wait for each other at every layer. Results leave in the order of the frames.
+would wait for each other at every layer.
 """
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,19 @@ from pipeline.errors import StageError, UsageError
 from pipeline.frame import Frame
 from pipeline.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
-from pipeline.stage import HEATMAPS, Kit, Stage
-
-LEASE_SECONDS = 0.1
-# One batch computes while the other is copied.
-CUDA_LANES = 2
+from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
 
 
-class Infer(Stage):
-    """The network's process."""
-
-    # Frames that come too late are dropped here and nowhere after: what the network was paid for is delivered.
-    drops_late = True
+class Infer(RoundStage):
+    """A network's process."""
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
+        self._leasing = threading.Lock()
         self._settings = kit.settings.infer
         self._device = choose_device(self._settings.device)
         on_cuda = self._device.type == "cuda"
-        self.lanes = self._settings.workers or (CUDA_LANES if on_cuda else self._settings.cpu_workers())
+        self.lanes = self._settings.workers or (DEVICE_LANES if on_cuda else self._settings.cpu_workers())
 
     def prepare(self) -> ModelCard:
         self.kit.tell("loading the network")
@@ -91,31 +86,61 @@ class Infer(Stage):
             self.kit.meter.warn(f"left out: {problem}")
         return choice.engine, choice.images_per_second
 
-    def process(self, frame: Frame) -> None:
-        slot = self._lease()
-        if slot is None:
-            frame.header.failure = "stopped"
-            return
-        frame.header.leases.append(slot)
-        try:
-            self._engine.run(frame.array("input_rgb")[None], self._room(frame, slot))
-        except (RuntimeError, ValueError) as error:  # out of memory, a broken device: no result, and the frame says so
-            self.kit.give_back(frame.take_leases(HEATMAPS))
-            frame.header.failure = f"inference failed: {str(error).splitlines()[0]}"
-            self.problem = self.problem or StageError(frame.header.failure)
-            self.kit.meter.warn(frame.header.failure)
-        frame.discard("input_rgb")
+    def process_round(self, frames: list[Frame]) -> None:
+        rest = frames
+        while rest:
+            size = max(size for size in self._engine.job.batches if size <= len(rest))
+            self._try(rest[:size])
+            rest = rest[size:]
 
-    def _lease(self) -> Slot | None:
-        assert self.kit.leases is not None
-        while (slot := self.kit.leases.lease(LEASE_SECONDS)) is None:
-            if self.kit.stopped():
-                return None
+    def _try(self, frames: list[Frame]) -> None:
+        """A step that fails is halved and tried again: what fails alone has no result, and says so."""
+        try:
+            self._step(frames)
+        except (RuntimeError, ValueError, MemoryError) as error:  # out of memory, a broken device
+            for frame in frames:
+                frame.give_back(HEATMAPS)
+            if len(frames) == 1:
+                self._fail(frames[0], f"inference failed: {str(error).splitlines()[0] if str(error) else 'memory'}")
+                return
+            self.kit.meter.tally(f"steps that failed ({type(error).__name__}) and were tried again in halves")
+            self.process_round(frames[: len(frames) // 2])
+            self.process_round(frames[len(frames) // 2 :])
+
+    def _fail(self, frame: Frame, why: str) -> None:
+        frame.header.failure = why
+        frame.discard("input_rgb")
+        self.problem = self.problem or StageError(why)
+        self.kit.meter.tally(why)
+
+    def _step(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            frame.header.leases.append(self._lease(frame))
+        if len(frames) == 1:
+            # The engine writes into the slot by itself.
+            frame = frames[0]
+            self._engine.run(frame.array("input_rgb")[None], self._room(frame, 1))
+        else:
+            out = self._engine.allocate(len(frames))
+            self._engine.run(np.stack([frame.array("input_rgb") for frame in frames]), out)
+            for number, frame in enumerate(frames):
+                for name, room in self._room(frame, len(frames)).items():
+                    room[0] = out[name][number]
+        for frame in frames:
+            frame.discard("input_rgb")
+
+    def _lease(self, frame: Frame) -> Slot:
+        assert self.kit.lessor is not None
+        with self._leasing:  # there is one for each frame that may be on its way
+            slot = self.kit.lessor.lease(frame.header.place, frame.header.seq)
+        if slot is None:
+            raise RuntimeError("no slot for its heat maps")
         return slot
 
-    def _room(self, frame: Frame, slot: Slot) -> dict[str, np.ndarray]:
-        """Arrays in `slot`, where the engine writes its one image's heads by itself."""
-        shapes = self._engine.output_shapes
+    def _room(self, frame: Frame, batch: int) -> dict[str, np.ndarray]:
+        """Arrays in the frame's own slot, for one image's heads."""
+        slot = frame.header.leases[-1]
+        shapes = self._engine.shapes(batch)
         return {name: frame.place(name, slot, "float32", shape[1:])[None] for name, shape in shapes.items()}
 
 

@@ -3,14 +3,17 @@
 From a device on which the peaks were already searched come candidates instead; they only have to find their place.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.detections import Detections
 from pipeline.frame import Frame
 from pipeline.geometry import fit_input
 from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
-from pipeline.messages import ModelCard
+from pipeline.messages import EndOfStream, Start, StreamStart
 from pipeline.stage import HEATMAPS, Kit, Stage
 
 
@@ -26,20 +29,44 @@ class Postprocess(Stage):
         self.kit.tell("compiling the peak search")
         compiled(warm_up)
 
-    def begin(self, model: ModelCard) -> None:
-        self._model = model
-        self._class_ids = np.array(self._settings.class_ids(model.class_names), np.int32)
+    def begin(self, start: Start) -> None:
+        self._model = start.model
+        self._usual = self._wanted(self._settings.classes, self._lowest_score)
+        self._wanted_of: dict[str, Wanted] = {}
+
+    def _wanted(self, classes: tuple[str, ...], score: float) -> "Wanted":
+        class_ids = self._settings.class_ids(self._model.class_names, classes)
+        return Wanted(np.array(class_ids, np.int32), min(score, self._lowest_score))
+
+    def stream_started(self, start: StreamStart) -> None:
+        self._wanted_of[start.source_id] = self._wanted(start.classes, start.score_threshold)
+
+    def stream_ended(self, end: EndOfStream) -> None:
+        self._wanted_of.pop(end.source_id, None)
 
     def process(self, frame: Frame) -> None:
         header, model = frame.header, self._model
+        if header.unseen:
+            return
+        wanted = self._wanted_of.get(header.source_id, self._usual)
         geometry = fit_input(header.width, header.height, model.input_width, model.input_height, model.resize)
         place = (model.stride, geometry.affine, header.width, header.height)
         if "candidates" in frame:
-            found = place_candidates(frame.array("candidates"), self._lowest_score, *place)
+            found = place_candidates(frame.array("candidates"), wanted.lowest_score, *place)
+            of_class = np.isin(found[2], wanted.class_ids)
+            found = tuple(column[of_class] for column in found)
         else:
             offset_chw = frame.array("reg") if "reg" in frame else None
             k = self._settings.max_detections
             heatmap_chw, size_chw = frame.array("hm"), frame.array("wh")
-            found = decode_heads(heatmap_chw, size_chw, offset_chw, self._class_ids, self._lowest_score, k, *place)
+            heads = (heatmap_chw, size_chw, offset_chw)
+            found = decode_heads(*heads, wanted.class_ids, wanted.lowest_score, k, *place)
         frame.put_detections(Detections.untracked(*found))
-        self.kit.give_back(frame.take_leases(HEATMAPS))
+        frame.give_back(HEATMAPS)
+
+
+class Wanted(NamedTuple):
+    """What of a source's peaks becomes detections."""
+
+    class_ids: NDArray[np.int32]
+    lowest_score: float

@@ -12,6 +12,8 @@ USUAL_FRAMES_PER_SECOND = 25.0
 class Track(Stage):
     """The trackers' process."""
 
+    in_order = True
+
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.track
@@ -23,16 +25,25 @@ class Track(Stage):
         compiled(warm_up)
 
     def stream_started(self, start: StreamStart) -> None:
-        rate = start.frames_per_second or USUAL_FRAMES_PER_SECOND
-        self._trackers[start.source_id] = ByteTracker(self._settings, rate)
-        self._last_seq[start.source_id] = -1
+        if start.source_id not in self._trackers:
+            self._begin(start.source_id, start.seq, start.frames_per_second)
+
+    def _begin(self, source_id: str, seq: int, frames_per_second: float | None) -> ByteTracker:
+        tracker = ByteTracker(self._settings, frames_per_second or USUAL_FRAMES_PER_SECOND)
+        self._trackers[source_id], self._last_seq[source_id] = tracker, seq - 1
+        return tracker
 
     def process(self, frame: Frame) -> None:
         source_id, seq = frame.header.source_id, frame.header.seq
+        tracker = self._trackers.get(source_id) or self._begin(source_id, seq, None)
         # Frames that were dropped or failed are a gap in time, not frames without objects.
         frames_elapsed = seq - self._last_seq[source_id]
+        if frame.header.unseen:
+            frame.put_detections(tracker.predicted(frames_elapsed))
+            return
         self._last_seq[source_id] = seq
-        frame.put_detections(self._trackers[source_id].update(frame.detections(), frames_elapsed))
+        frame.put_detections(tracker.update(frame.detections(), frames_elapsed))
 
     def stream_ended(self, end: EndOfStream) -> None:
-        del self._trackers[end.source_id], self._last_seq[end.source_id]
+        self._trackers.pop(end.source_id, None)
+        self._last_seq.pop(end.source_id, None)

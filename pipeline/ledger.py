@@ -1,0 +1,110 @@
+"""The ledger: for each source how many frames were captured, and what became of them. A table in anonymous shared
+memory, so that no count dies with a process.
+
+The source's decoder counts what it captures, deliver the fates; everybody reads. Knows no stage and no socket.
+"""
+
+import mmap
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from pipeline.fates import DELIVERED, FAILED, FATES, Drop
+from pipeline.sharedmem import anonymous_memory
+
+# The stages that take a source's frames in order, each once.
+IN_ORDER = ("track", "deliver")
+ROW = np.dtype(
+    [
+        ("captured", "<i8"),
+        ("pts_seconds", "<f8"),
+        ("captured_ns", "<i8"),
+        ("arrived", "<i8", len(IN_ORDER)),
+        ("fates", "<i8", len(FATES)),
+    ]
+)
+_COLUMN = {fate: column for column, fate in enumerate(FATES)}
+
+
+@dataclass
+class Page:
+    """The ledger of one source: captured = delivered + failed + dropped + in flight.
+
+    failed   handed to the outputs as "no result", with the reason
+    dropped  what ended elsewhere, with the number of frames
+    """
+
+    captured: int = 0
+    delivered: int = 0
+    failed: int = 0
+    dropped: dict[Drop, int] = field(default_factory=dict)
+
+    @property
+    def in_flight(self) -> int:
+        return self.captured - self.delivered - self.failed - self.dropped_frames
+
+    @property
+    def dropped_frames(self) -> int:
+        return sum(self.dropped.values())
+
+
+class LedgerSpec(msgspec.Struct, frozen=True):
+    """All that another process needs to map the ledger. `places` is how many sources there may be."""
+
+    fd: int
+    places: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.places * ROW.itemsize
+
+
+def create_ledger(places: int) -> LedgerSpec:
+    """The caller owns and closes the file descriptor."""
+    return LedgerSpec(anonymous_memory("ledger", places * ROW.itemsize), places)
+
+
+class Ledger:
+    """The mapped table; a source is known by its place in it."""
+
+    def __init__(self, spec: LedgerSpec) -> None:
+        self._map = mmap.mmap(spec.fd, spec.size_bytes)
+        self._rows = np.ndarray(spec.places, ROW, self._map)
+
+    def capture(self, place: int, pts_seconds: float, captured_ns: int) -> None:
+        """One more frame, taken at this moment of the source's own time and of the monotonic clock."""
+        row = self._rows[place]
+        row["pts_seconds"], row["captured_ns"] = pts_seconds, captured_ns
+        row["captured"] += 1
+
+    def captured(self, place: int) -> int:
+        return int(self._rows["captured"][place])
+
+    def last_capture(self, place: int) -> tuple[float, int]:
+        """pts_seconds and captured_ns of the last frame."""
+        row = self._rows[place]
+        return float(row["pts_seconds"]), int(row["captured_ns"])
+
+    def tell(self, place: int, fate: Drop) -> None:
+        """One more frame that came to `fate`. Raises KeyError for one that is none of FATES."""
+        self._rows["fates"][place, _COLUMN[fate]] += 1
+
+    def next_seq(self, place: int, stage: str) -> int:
+        """The seq that a stage in order waits for."""
+        return int(self._rows["arrived"][place, IN_ORDER.index(stage)])
+
+    def arrive(self, place: int, stage: str, next_seq: int) -> None:
+        self._rows["arrived"][place, IN_ORDER.index(stage)] = next_seq
+
+    def page(self, place: int) -> Page:
+        row = self._rows[place]
+        counts = row["fates"].tolist()
+        dropped = {
+            fate: count for fate, count in zip(FATES, counts, strict=True) if count and fate not in (DELIVERED, FAILED)
+        }
+        return Page(int(row["captured"]), counts[_COLUMN[DELIVERED]], counts[_COLUMN[FAILED]], dropped)
+
+    def clear(self, place: int) -> None:
+        """A new source takes the place."""
+        self._rows[place] = np.zeros((), ROW)

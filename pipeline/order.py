@@ -1,0 +1,124 @@
+"""Frames of each source in order, each once, however they come: side by side from several lanes, dropped headers on a
+shorter way, and with some missing after a worker was lost. Knows no socket, no clock and no stage.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pipeline.fates import UNHEARD
+from pipeline.frame import Frame, Message
+from pipeline.messages import EndOfStream, FrameHeader, SourceWord
+
+# So long a frame that is missed is waited for, once no slot holds it: its dropped header may still be on its way.
+PATIENCE_SECONDS = 1.0
+
+
+class Progress(Protocol):
+    """What outlives this process: how far a source has come here, and which frames there are."""
+
+    def next_seq(self, place: int) -> int: ...
+    def arrive(self, place: int, next_seq: int) -> None: ...
+    def is_alive(self, place: int, seq: int) -> bool: ...
+
+
+class InOrder:
+    """All messages of one stage in, those that are next in their source out.
+
+    A frame that comes again, or comes after it was given up, goes nowhere. Only what the supervisor reclaimed is passed
+    on late: nobody else tells of it.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lines: dict[str, _Line] = {}
+
+    def put(self, message: Message) -> list[Message]:
+        header = message.header if isinstance(message, Frame) else message
+        line = self._lines.get(header.source_id)
+        if line is None:
+            line = self._lines[header.source_id] = _Line(header.place, self._progress)
+        if isinstance(message, Frame):
+            return line.frame(message)
+        return line.word(message)
+
+    def look(self, now_seconds: float) -> list[Message]:
+        """What becomes free because a frame that is missed was given up; call it a few times a second."""
+        return [message for line in self._lines.values() for message in line.look(now_seconds)]
+
+    def forget(self, source_id: str) -> None:
+        self._lines.pop(source_id, None)
+
+    @property
+    def depth(self) -> int:
+        """Frames that wait for one before them."""
+        return sum(len(line.frames) for line in self._lines.values())
+
+
+class _Line:
+    """One source: what waits for its turn."""
+
+    def __init__(self, place: int, progress: Progress) -> None:
+        self.frames: dict[int, Frame] = {}
+        self._words: list[SourceWord] = []
+        self._last_words: dict[type, SourceWord] = {}
+        self._place, self._progress = place, progress
+        self._next_seq = progress.next_seq(place)
+        self._blocked_since: float | None = None
+
+    def frame(self, frame: Frame) -> list[Message]:
+        seq = frame.header.seq
+        if seq < self._next_seq and frame.header.reclaimed:
+            return [frame]
+        if seq < self._next_seq or seq in self.frames:
+            frame.give_back()
+            return []
+        self.frames[seq] = frame
+        return list(self._ready())
+
+    def word(self, word: SourceWord) -> list[Message]:
+        if self._last_words.get(type(word)) == word:  # told again, for somebody else was restarted
+            return []
+        self._last_words[type(word)] = word
+        self._words.append(word)
+        self._words.sort(key=lambda word: (word.seq, isinstance(word, EndOfStream)))
+        return list(self._ready())
+
+    def _ready(self) -> Iterator[Message]:
+        while True:
+            while self._words and self._words[0].seq <= self._next_seq:
+                yield self._words.pop(0)
+            frame = self.frames.pop(self._next_seq, None)
+            if frame is None:
+                return
+            self._advance()
+            yield frame
+
+    def _advance(self) -> None:
+        self._next_seq += 1
+        self._progress.arrive(self._place, self._next_seq)
+        self._blocked_since = None
+
+    def look(self, now_seconds: float) -> list[Message]:
+        known = [*self.frames, *(word.seq for word in self._words)]
+        if not known:
+            self._blocked_since = None
+            return []
+        if self._blocked_since is None or self._progress.is_alive(self._place, self._next_seq):
+            self._blocked_since = now_seconds
+        if now_seconds - self._blocked_since < PATIENCE_SECONDS:
+            return []
+        return list(self._give_up(min(known)))
+
+    def _give_up(self, until_seq: int) -> Iterator[Message]:
+        """Frames that are not there, up to one that is."""
+        source_id = self._source_id()
+        while self._next_seq < until_seq and not self._progress.is_alive(self._place, self._next_seq):
+            header = FrameHeader(source_id, self._place, self._next_seq, 0.0, 0, 0.0, 0, 0, dropped=UNHEARD)
+            self._advance()
+            yield Frame(header, {})
+        yield from self._ready()
+
+    def _source_id(self) -> str:
+        for frame in self.frames.values():
+            return frame.header.source_id
+        return self._words[0].source_id

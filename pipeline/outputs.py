@@ -1,0 +1,204 @@
+"""Outputs: each a sink with a bounded queue and a thread of its own, so that one that stalls stalls nobody. A frame's
+picture stays in its slot until the last output has done with it. Knows no stage and no format.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import OutputError
+from pipeline.frame import Frame
+from pipeline.messages import OutputCounts, SignalChange
+from pipeline.results import FrameResult
+from pipeline.sinks import Image, Sink
+from pipeline.sinks.window import StopRequested
+
+# Frames of a live source that may wait for an output. A file's wait as long as they have slots.
+WAITING_FRAMES = 4
+# Of all that waits for an output, so that one that stalls for days takes no memory.
+MOST_WAITING = 2000
+# How long a closed output may take for what still waits, when others wait for it.
+CLOSE_SECONDS = 60.0
+
+
+class Ticket:
+    """A frame on its way through the outputs.
+
+    `told(taken)` is called once: with True as soon as one output has taken the frame, with False when none did.
+    The frame's slots are given back when no output, and nobody who `hold`s it, reads them any more.
+    """
+
+    def __init__(self, frame: Frame, told: Callable[[Frame, bool], None]) -> None:
+        self._frame, self._told = frame, told
+        self._lock = threading.Lock()
+        self._open = 1
+        self._is_told = False
+
+    def hold(self) -> None:
+        with self._lock:
+            self._open += 1
+
+    def release(self, taken: bool = False) -> None:
+        with self._lock:
+            self._open -= 1
+            is_last = not self._open
+            tells, self._is_told = not self._is_told and (taken or is_last), self._is_told or taken or is_last
+        if tells:
+            self._told(self._frame, taken)
+        if is_last:
+            self._frame.give_back()
+
+
+class _Item:
+    """What waits for an output: something to do with the sink; `ticket` is its frame's."""
+
+    def __init__(self, work: Callable[[Sink], None], ticket: Ticket | None = None, source_id: str = "") -> None:
+        self.work, self.ticket, self.source_id = work, ticket, source_id
+
+
+class Output:
+    """A sink at work. It is opened by its own thread, with the first thing that it is to take.
+
+    `failed(error)` is called when it can take no more, `stop_requested()` when the person at a window wants the end;
+    both by its thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        counts: OutputCounts,
+        make: Callable[[], Sink],
+        failed: Callable[[OutputError], None],
+        stop_requested: Callable[[], None],
+    ) -> None:
+        self.name, self.counts = name, counts
+        self._make, self._failed, self._stop_requested = make, failed, stop_requested
+        self._sink: Sink | None = None
+        self._place: os.stat_result | None = None
+        self._items: deque[_Item] = deque()
+        self._waiting: dict[str, int] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self.is_over = False
+        self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
+        self._thread.start()
+
+    # -- whoever delivers
+
+    def offer(self, ticket: Ticket, result: FrameResult, image_bgr: Image | None, may_wait: bool) -> None:
+        """A frame; without `may_wait` it is missed, and counted so, when too many wait already."""
+        item = _Item(lambda sink: sink.write(result, image_bgr), ticket, result.source_id)
+        with self._changed:
+            if self.is_over:
+                return
+            if not may_wait and self._waiting.get(item.source_id, 0) >= WAITING_FRAMES:
+                self.counts.missed += 1
+                return
+            ticket.hold()
+            self._waiting[item.source_id] = self._waiting.get(item.source_id, 0) + 1
+            self._put(item)
+
+    def tell(self, result: FrameResult) -> None:
+        """A frame that was dropped."""
+        self._do(lambda sink: sink.write(result, None))
+
+    def record(self, signal: SignalChange) -> None:
+        self._do(lambda sink: sink.record(signal))
+
+    def still(self, source_id: str, pts_seconds: float, image_bgr: Image) -> None:
+        with self._changed:
+            if self._waiting.get(source_id, 0) < WAITING_FRAMES and len(self._items) < 8 * WAITING_FRAMES:
+                self._put(_Item(lambda sink: sink.still(source_id, pts_seconds, image_bgr)))
+
+    def open(self) -> None:
+        """Also without a frame: a source without any came to a good end."""
+        self._do(lambda sink: None)
+
+    def _do(self, work: Callable[[Sink], None]) -> None:
+        with self._changed:
+            if self.is_over:
+                return
+            if len(self._items) >= MOST_WAITING:
+                self.counts.missed += 1
+                return
+            self._put(_Item(work))
+
+    def _put(self, item: _Item) -> None:
+        self._items.append(item)
+        self._changed.notify_all()
+
+    def close(self) -> None:
+        """What waits is written, then the sink is closed; `join` waits for it."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        self._thread.join(CLOSE_SECONDS)
+
+    # -- the output's own thread
+
+    def _run(self) -> None:
+        while (item := self._next()) is not None:
+            error = None
+            try:
+                self._work(item)
+            except OutputError as caught:
+                error = caught
+            if item.ticket:
+                with self._changed:
+                    self._waiting[item.source_id] -= 1
+                if error is None:
+                    self.counts.frames += 1
+                item.ticket.release(taken=error is None)
+            if error:
+                self._give_up(error)
+        self._close_sink()
+
+    def _next(self) -> _Item | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closing)
+            return self._items.popleft() if self._items else None
+
+    def _work(self, item: _Item) -> None:
+        if self._sink is None:
+            self._sink = self._make()
+        try:
+            item.work(self._sink)
+        except StopRequested:
+            self._stop_requested()
+        if item.ticket and self._place is None:  # the file is there from the first frame on
+            self._place = self._stat()
+
+    def _stat(self) -> os.stat_result | None:
+        with suppress(OSError):
+            return Path(self.counts.path).stat() if self.counts.path else None
+        return None
+
+    def _give_up(self, error: OutputError) -> None:
+        with self._changed:
+            self.is_over = self._closing = True
+            left = list(self._items)
+            self._items.clear()
+        self.counts.problem = self.counts.problem or str(error)
+        for item in left:
+            if item.ticket:
+                item.ticket.release()
+        self._failed(error)
+
+    def _close_sink(self) -> None:
+        sink, self._sink = self._sink, None
+        try:
+            if sink:
+                sink.close()
+        except OutputError as error:
+            if not self.counts.problem:
+                self.counts.problem = str(error)
+                self._failed(error)
+        before, after = self._place, self._stat()
+        if before and not (after and os.path.samestat(before, after)):
+            self.counts.is_gone = True
+        self.is_over = True
