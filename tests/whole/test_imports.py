@@ -30,6 +30,7 @@ ALLOWED = [
     ("pipeline.config", {"configs", "pipeline.errors", "pipeline.settings"}),
     ("pipeline.transport", {"pipeline.frame", "pipeline.messages", "zmq"}),
     ("pipeline.metrics", {"pipeline.messages"}),
+    ("pipeline.rounds", {"pipeline.messages"}),
     ("pipeline.heartbeat", set()),
     ("pipeline.pixels", {"pipeline.errors", "pipeline.geometry", "av"}),
     (
