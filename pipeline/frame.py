@@ -19,6 +19,9 @@ from pipeline.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
 
+# Why there is no result where a slot was given back too early.
+NOT_ITS_OWN = "its pixels were given to another frame"
+
 
 class Frame:
     """A frame header with its arrays.
@@ -98,7 +101,8 @@ class Frame:
         given = [slot for slot in self.header.leases if pool in (None, slot.pool)]
         self.discard(*[ref.name for ref in self.header.arrays if ref.slot in given])
         self.header.leases = [slot for slot in self.header.leases if slot not in given]
-        return all([slot.pool in self._pools and self._pools[slot.pool].end_lease(slot) for slot in given])
+        ended = [slot.pool in self._pools and self._pools[slot.pool].end_lease(slot) for slot in given]
+        return all(ended)
 
     def drop(self, fate: Drop) -> None:
         """It ends here: from now on only its header travels, to be counted."""

@@ -1,5 +1,7 @@
-"""The data path of one worker: what it takes from its queue, and what it sends on. Who holds a frame is written into the
-slots' table here: the receiver when it takes it, the next one before it is sent. Knows no stage's work.
+"""The data path of one worker: what it takes from its queue, and what it sends on.
+
+Who holds a frame is written into the slots' table here: the receiver when it takes it, the next one before it is sent.
+Knows no stage's work.
 """
 
 from collections.abc import Callable, Mapping

@@ -3,8 +3,8 @@
 On the data path, per source: a `StreamStart` (again when its settings change), a `FrameHeader` for each frame,
 `SignalChange`s, one `EndOfStream`; nothing at all of a source that was never opened. Each says with its `seq` where it
 belongs among the frames. From gather to inference go `Round`s, and back `Free`.
-On the control path: a worker sends `Status`, `Ready`, `Report`s, what its source is told of, and `Finished` or `Failed`;
-it is told `Start`, then `Stop` and whatever concerns it.
+On the control path: a worker sends `Status`, `Ready`, `Report`s, what its source is told of, and `Finished` or
+`Failed`; it is told `Start`, then `Stop` and whatever concerns it.
 
 Decoding is strict: a message of another shape raises `msgspec.ValidationError`; nothing in it can run.
 Knows no socket and no shared memory: arrays are described here (`ArrayRef`), not carried.
@@ -193,8 +193,12 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class OutputCounts(msgspec.Struct):
-    """One output: frames that it took and that it missed because it was too slow, why it takes no more if it failed, and
-    whether its file is there no longer."""
+    """One output.
+
+    frames, missed  those that it took, and those that it missed because it was too slow
+    problem         why it takes no more
+    is_gone         its file is not there any longer
+    """
 
     path: str
     frames: int = 0

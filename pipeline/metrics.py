@@ -1,6 +1,7 @@
 """What a stage counts and times, in memory that does not grow with the length of the run.
 
-Knows no stage and no socket; what became of frames is in the ledger. Durations come in nanoseconds of the monotonic clock.
+Knows no stage and no socket; what became of frames is in the ledger. Durations come in nanoseconds of the monotonic
+clock.
 """
 
 import math

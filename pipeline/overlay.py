@@ -5,6 +5,7 @@ sink and no model.
 """
 
 import math
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -70,6 +71,15 @@ class Overlay:
         labels = _draw_boxes(image_bgr, visible, result.class_names, style)
         info = _draw_info(image_bgr, result, f"{len(visible)} object{'s' * (len(visible) != 1)}", style)
         _draw_labels(image_bgr, labels, [info], style)
+
+    def without_signal(self, image_bgr: Image, cause: str, since_unix: float, lost_seconds: float) -> Image:
+        """The last picture of a source whose signal is lost, as a new one: grey, dark, and with a banner that says since
+        when and why."""
+        grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+        still_bgr = cv2.cvtColor(cv2.convertScaleAbs(grey, alpha=0.5), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+        since = time.strftime("%H:%M:%S", time.localtime(since_unix))
+        _draw_banner(still_bgr, f"no signal since {since} ({lost_seconds:.0f} s): {cause}", _style(*grey.shape))
+        return still_bgr
 
     def _trails_of(self, result: FrameResult) -> dict[int, list[TrailPoint]]:
         """The trails of this source with this frame's positions added and old points and tracks forgotten."""

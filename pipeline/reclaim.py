@@ -8,20 +8,24 @@ from collections.abc import Callable, Mapping
 
 from pipeline.fates import LOST
 from pipeline.frame import Frame
+from pipeline.ledger import Ledger
 from pipeline.messages import FrameHeader
 from pipeline.plan import WorkerPlan
 from pipeline.sharedmem import Pool
 from pipeline.stage import FRAMES
 
 
-def reclaim(worker: WorkerPlan, pools: Mapping[str, Pool], source_at: Callable[[int], str | None]) -> list[Frame]:
+def reclaim(
+    worker: WorkerPlan, pools: Mapping[str, Pool], ledger: Ledger, source_at: Callable[[int], str | None]
+) -> list[Frame]:
     """Headers of the frames that it held or was sent, whose fate nobody has told yet; `source_at(place)` names their
-    source."""
+    source. A slot that a decoder had taken for its next frame holds none yet."""
     frames: list[Frame] = []
     for name, pool in pools.items():
         for held in pool.held_by(worker.number):
             source_id = source_at(held.place)
-            if pool.end_lease(held.slot) and name == FRAMES and not held.told and source_id is not None:
+            is_frame = name == FRAMES and held.seq < ledger.captured(held.place)
+            if pool.end_lease(held.slot) and is_frame and not held.told and source_id is not None:
                 frames.append(Frame(_header(source_id, held.place, held.seq, worker.stage), pools))
     return sorted(frames, key=lambda frame: (frame.header.place, frame.header.seq))
 

@@ -322,7 +322,8 @@ class Supervisor:
     def _reclaim(self, worker: WorkerPlan) -> None:
         places = {source.place: source_id for source_id, source in self.state.sources.items()}
         goal = "deliver" if worker.stage == "deliver" else "track"
-        for frame in reclaim(worker, self._pools, places.get):
+        assert self.state.book
+        for frame in reclaim(worker, self._pools, self.state.book, places.get):
             self._send(goal, to_parts(frame))
         for post in self._posts.values():
             if {worker.stage, post.plan.stage} == {"gather", "infer"} and post.state == "running":

@@ -1,4 +1,6 @@
-"""JSON lines: one object a frame, and one for each change of a source's signal. `docs/json-lines.md` is the contract; the structs below are the same in code.
+"""JSON lines: one object a frame, and one for each change of a source's signal.
+
+`docs/json-lines.md` is the contract; the structs below are the same in code.
 
 Knows no stage and no pixels.
 """

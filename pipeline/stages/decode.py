@@ -31,6 +31,7 @@ from pipeline.pixels import PixelConverter
 from pipeline.sharedmem import aligned
 from pipeline.sources import (
     CapturedFrame,
+    Health,
     Item,
     LeftOut,
     OpeningStopped,
@@ -73,7 +74,7 @@ class Decode(SourceStage):
         self.kit.tell("opening the source")
         self._offset_seconds = None
         source = open_source(self._settings, self.kit.source_id, self._interrupted, patiently=self.kit.is_patient)
-        self.kit.meter.health = lambda: asdict(source.health)
+        self.kit.meter.health = lambda: figures_of(source.health)
         return source
 
     def begin(self, start: Start) -> None:
@@ -321,6 +322,11 @@ class Decode(SourceStage):
     def close(self) -> None:
         if self._source:
             self._source.close()
+
+
+def figures_of(health: Health) -> dict[str, float]:
+    names = ("reconnects", "damaged_frames", "undecoded_packets", "repaired_times", "seconds_lost")
+    return {name: getattr(health, name) for name in names}
 
 
 class Tuning:

@@ -1,5 +1,6 @@
-"""deliver: draws, hands each frame to the outputs, and tells its fate. An output that fails is closed; the others go on.
+"""deliver: draws, hands each frame to the outputs, and tells its fate.
 
+An output that fails is closed; the others go on.
 Outputs are opened when a source has given its first frame: a run that does not come so far leaves earlier results as
 they are.
 """
@@ -33,7 +34,6 @@ class _Source:
         self.score_threshold = score_threshold
         self.frames_per_second: float | None = None
         self.may_wait = False
-        self.has_begun = False
         self.signal: SignalChange | None = None
         self.last: tuple[Ticket, FrameResult, Image] | None = None
         self.still_due = 0.0
@@ -143,11 +143,10 @@ class Deliver(Stage):
         result = self._result(frame, source)
         if header.dropped:
             self.kit.ledger.tell(header.place, header.dropped)
-            for output in self._open_outputs(header.source_id) if source.has_begun else []:
+            for output in self._open_outputs(header.source_id):
                 output.tell(result)
             return
         self._draw_stills()
-        source.has_begun = True
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
         if image_bgr is not None and self._overlay and self._settings.overlay:
             self._overlay.draw(image_bgr, result)

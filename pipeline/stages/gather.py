@@ -1,18 +1,19 @@
 """gather: what waits for the network, of all sources, in rounds for whoever is free. Holds frames, looks at none."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 
-from pipeline.fates import Drop
+from pipeline.fates import NEWER, SLOWED, TOO_OLD
 from pipeline.frame import Frame, Message
-from pipeline.messages import Free, Slot, Start, StreamStart
-from pipeline.rounds import Rounds
+from pipeline.messages import EndOfStream, Free, Policy, Slot, Start, StreamStart
+from pipeline.rounds import Dropped, Rounds
 from pipeline.stage import FRAMES, Kit, QueueStage
 
 # Nobody tells when a frame that was given to inference has reached its end: while too many are on their way, their
 # slots are looked at so often.
 LOOK_SECONDS = 0.003
 IDLE_SECONDS = 1.0
+FATES_OF = {"newer": NEWER, "too old": TOO_OLD, "rate": SLOWED}
 
 
 class Gather(QueueStage):
@@ -24,6 +25,9 @@ class Gather(QueueStage):
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._passing: list[Message] = []
+        self._waiting: Counter[str] = Counter()
+        self._known: set[str] = set()
+        self._ended: set[str] = set()
         self._free: deque[Free] = deque()
         self._ahead: list[Slot] = []
 
@@ -33,6 +37,7 @@ class Gather(QueueStage):
         self._most_ahead = limits.ahead
         max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
         self._rounds: Rounds[Frame] = Rounds(limits.round, limits.waiting, max_age_ns)
+        self._rounds.lanes = limits.lanes * self.kit.settings.infer.processes
 
     @property
     def depth(self) -> int:
@@ -47,7 +52,11 @@ class Gather(QueueStage):
             case Frame():
                 self._take_frame(message)
             case StreamStart():
-                self._rounds.open(message.source_id, message.policy)
+                self._open(message.source_id, message.policy)
+                self._passing.append(message)
+            case EndOfStream():
+                self._ended.add(message.source_id)
+                self._forget(message.source_id)
                 self._passing.append(message)
             case _:
                 self._passing.append(message)
@@ -58,12 +67,33 @@ class Gather(QueueStage):
             self._passing.append(frame)
             return
         now_ns = time.monotonic_ns()
+        if header.source_id not in self._known:  # its start died with an earlier process, and will be told again
+            self._open(header.source_id, "latest")
+        self._waiting[header.source_id] += 1
         self._drop(self._rounds.put(header.source_id, frame, header.captured_ns, now_ns))
 
-    def _drop(self, dropped: list) -> None:
-        for frame, reason in dropped:
-            frame.drop(Drop("gather", reason))
-            self._passing.append(frame)
+    def _open(self, source_id: str, policy: Policy) -> None:
+        self._known.add(source_id)
+        self._ended.discard(source_id)
+        self._rounds.open(source_id, policy)
+
+    def _drop(self, dropped: list[Dropped[Frame]]) -> None:
+        for one in dropped:
+            self._left(one.item)
+            one.item.drop(FATES_OF[one.reason])
+            self._passing.append(one.item)
+
+    def _left(self, frame: Frame) -> None:
+        self._waiting[frame.header.source_id] -= 1
+        self._forget(frame.header.source_id)
+
+    def _forget(self, source_id: str) -> None:
+        """A source that has ended, once nothing of it waits."""
+        if source_id in self._ended and not self._waiting[source_id]:
+            self._rounds.close(source_id)
+            del self._waiting[source_id]
+            self._known.discard(source_id)
+            self._ended.discard(source_id)
 
     def lost(self, worker: int) -> None:
         self._free = deque(lane for lane in self._free if lane.worker != worker)
@@ -75,6 +105,8 @@ class Gather(QueueStage):
             self._drop(dropped)
             if not frames:
                 break
+            for frame in frames:
+                self._left(frame)
             self._ahead += [slot for frame in frames for slot in frame.header.leases]
             given.append((self._free.popleft().worker, frames))
         return given

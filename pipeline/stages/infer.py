@@ -89,7 +89,7 @@ class Infer(RoundStage):
     def process_round(self, frames: list[Frame]) -> None:
         rest = frames
         while rest:
-            size = max(size for size in self._engine.job.batches if size <= len(rest))
+            size = max(size for size in getattr(self._engine.job, "batches", (1,)) if size <= len(rest))
             self._try(rest[:size])
             rest = rest[size:]
 
@@ -140,7 +140,7 @@ class Infer(RoundStage):
     def _room(self, frame: Frame, batch: int) -> dict[str, np.ndarray]:
         """Arrays in the frame's own slot, for one image's heads."""
         slot = frame.header.leases[-1]
-        shapes = self._engine.shapes(batch)
+        shapes = self._engine.output_shapes
         return {name: frame.place(name, slot, "float32", shape[1:])[None] for name, shape in shapes.items()}
 
 

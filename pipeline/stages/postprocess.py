@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detections import Detections
-from pipeline.frame import Frame
+from pipeline.frame import NOT_ITS_OWN, Frame
 from pipeline.geometry import fit_input
 from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
@@ -52,17 +52,19 @@ class Postprocess(Stage):
         geometry = fit_input(header.width, header.height, model.input_width, model.input_height, model.resize)
         place = (model.stride, geometry.affine, header.width, header.height)
         if "candidates" in frame:
-            found = place_candidates(frame.array("candidates"), wanted.lowest_score, *place)
-            of_class = np.isin(found[2], wanted.class_ids)
-            found = tuple(column[of_class] for column in found)
+            boxes_xyxy, scores, class_ids = place_candidates(frame.array("candidates"), wanted.lowest_score, *place)
+            of_class = np.isin(class_ids, wanted.class_ids)
+            found = boxes_xyxy[of_class], scores[of_class], class_ids[of_class]
         else:
             offset_chw = frame.array("reg") if "reg" in frame else None
             k = self._settings.max_detections
             heatmap_chw, size_chw = frame.array("hm"), frame.array("wh")
-            heads = (heatmap_chw, size_chw, offset_chw)
-            found = decode_heads(*heads, wanted.class_ids, wanted.lowest_score, k, *place)
-        frame.put_detections(Detections.untracked(*found))
-        frame.give_back(HEATMAPS)
+            found = decode_heads(heatmap_chw, size_chw, offset_chw, wanted.class_ids, wanted.lowest_score, k, *place)
+        if frame.give_back(HEATMAPS):
+            frame.put_detections(Detections.untracked(*found))
+        else:
+            header.failure = NOT_ITS_OWN
+            self.kit.meter.tally(f"frames without a result, for {NOT_ITS_OWN}")
 
 
 class Wanted(NamedTuple):
