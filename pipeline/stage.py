@@ -96,6 +96,9 @@ class Stage:
         """Change the frame from what the stage before made into what the next one needs."""
         raise NotImplementedError
 
+    def idle(self) -> None:
+        """A few times a second, between frames."""
+
     def stream_ended(self, end: EndOfStream) -> None:
         """A source's last message."""
 

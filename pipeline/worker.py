@@ -32,6 +32,8 @@ from pipeline.transport import POLL_SECONDS, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
 CONTROL_SECONDS = 0.1
+# So often a stage is asked whether there is something to do beside frames.
+LOOK_SECONDS = 0.2
 ORPHAN_SECONDS = 5.0
 
 
@@ -86,7 +88,7 @@ class Worker:
         self._stage: Stage | None = None
         self._depth: Callable[[], int] = lambda: 0
         self._queue_restarts = 0
-        self._next_report = 0.0
+        self._next_report = self._next_look = 0.0
 
     def run(self) -> None:
         try:
@@ -246,8 +248,8 @@ class Worker:
                 if self._asking and asked != self._queue_restarts:
                     asked = self._queue_restarts
                     self._asking.send(Free(self._plan.number, self._spec.incarnation, size, busy_ns))
-                taken = self._take()
-            if taken is None:
+                taken = self._take(stage)
+            if not taken:
                 continue
             asked = -1
             entered_ns = time.monotonic_ns()
@@ -255,16 +257,19 @@ class Worker:
                 self._work(stage, taken)
             size, busy_ns = len(taken), time.monotonic_ns() - entered_ns
 
-    def _take(self) -> list[Message] | None:
-        """What there is to do, or None; when there is nothing and no more is to come, the lanes are over."""
+    def _take(self, stage: Stage) -> list[Message]:
+        """What there is to do; when there is nothing and no more is to come, the lanes are over."""
         if self._lanes.over:
-            return None
+            return []
         came = self._inlet.take(POLL_SECONDS)
         if came is None and self._stopping.is_set():
             self._lanes.over = True
-        if came is None:
-            return self._inlet.look(time.monotonic()) or None
-        return came if isinstance(came, list) else None
+        taken = came if isinstance(came, list) else []
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            stage.idle()
+            taken += self._inlet.look(now)
+        return taken
 
     def _work(self, stage: Stage, taken: list[Message]) -> None:
         if isinstance(stage, RoundStage):

@@ -146,7 +146,6 @@ class Deliver(Stage):
             for output in self._open_outputs(header.source_id):
                 output.tell(result)
             return
-        self._draw_stills()
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
         if image_bgr is not None and self._overlay and self._settings.overlay:
             self._overlay.draw(image_bgr, result)
@@ -190,9 +189,6 @@ class Deliver(Stage):
     # -- while a signal is lost
 
     def idle(self) -> None:
-        self._draw_stills()
-
-    def _draw_stills(self) -> None:
         """The last picture of each source whose signal is lost, greyed, once a second."""
         now = time.monotonic()
         for source in self._sources.values():
