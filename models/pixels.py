@@ -12,6 +12,9 @@ from models.centernet import CenterNet
 from models.decode import decode
 from models.normalise import Normalise
 
+# Of the input of an exported module, and of its first axis where any number of images may come.
+INPUT_NAME, BATCH_NAME = "images_bhwc", "batch"
+
 
 class PixelNetwork(nn.Module):
     """`network` with the normalisation of its spec in front.

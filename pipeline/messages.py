@@ -161,6 +161,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     """What the stages around inference must know of the network, and what the summary says of it.
 
     input_*, padded_*  the picture's part of the network's input, and all of it: padding lies to the right and below
+    batch              frames in one step at the most
     engine_speeds      images a second of the engines among which this one was chosen; {} where none were measured
     """
 
@@ -179,6 +180,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     precision: str
     workers: int
     threads: int
+    batch: int = 1
 
 
 class Quantiles(msgspec.Struct, frozen=True):

@@ -6,13 +6,15 @@ Knows no process, no socket and no network, only how many lanes one may have at 
 
 import msgspec
 
-from pipeline.messages import Limits
+from pipeline.messages import Limits, ModelCard
 from pipeline.settings import LARGEST_INPUT_SIDE, MOST_SOURCES, Settings
 from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS
 
 # So many frames beside those in the network keep every stage after it busy. More would only wait longer, also where it
 # is delivery that is slow, and push the network's data out of the cache.
 IN_HAND = 4
+# Frames in one step of the network at the most, where nobody said how many.
+USUAL_BATCH = 8
 # Slots are sparse: these bound what a frame may be, they take no memory.
 LARGEST_FRAME_BYTES = 8192 * 8192 * 3
 LARGEST_INPUT_BYTES = LARGEST_INPUT_SIDE**2 * 3
@@ -44,7 +46,8 @@ class Plan:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.workers: dict[str, WorkerPlan] = {}
-        self.most_limits = self._limits(max(settings.infer.cpu_workers(), DEVICE_LANES))
+        lanes = max(settings.infer.cpu_workers(), DEVICE_LANES)
+        self.most_limits = self._limits(lanes, settings.infer.batch or USUAL_BATCH)
         self._numbers = 0
         for stage in CHAIN[1:]:
             if stage == "infer":
@@ -55,14 +58,14 @@ class Plan:
         for source_id in settings.sources:
             self.add_source(source_id)
 
-    def limits(self, lanes: int) -> Limits:
-        """Once it is known how many lanes an inference worker has."""
-        return self._limits(min(lanes, self.most_limits.lanes))
+    def limits(self, model: ModelCard) -> Limits:
+        """Once it is known how many lanes an inference worker has, and how many frames it takes at a time."""
+        return self._limits(min(model.workers, self.most_limits.lanes), min(model.batch, self.most_limits.round))
 
-    def _limits(self, lanes: int) -> Limits:
-        infer, waiting = self._settings.infer, self._settings.queue.capacity
-        ahead = lanes * infer.processes * infer.batch + IN_HAND
-        return Limits(ahead, ahead + waiting, waiting, lanes, infer.batch)
+    def _limits(self, lanes: int, batch: int) -> Limits:
+        waiting = self._settings.queue.capacity
+        ahead = lanes * self._settings.infer.processes * batch + IN_HAND
+        return Limits(ahead, ahead + waiting, waiting, lanes, batch)
 
     @property
     def _heat_slots(self) -> int:

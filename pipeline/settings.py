@@ -76,6 +76,7 @@ MOST_WORKERS = 64
 MOST_THREADS = 64
 MOST_THREADS_IN_ALL = 512
 LARGEST_INPUT_SIDE = 2048
+LARGEST_BATCH = 16
 # At the same time: each has a process, and a place in the ledger.
 MOST_SOURCES = 128
 
@@ -105,8 +106,8 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
     # Processes that compute, each with its own network and workers
     processes: Annotated[int, Meta(ge=1, le=16)] = 1
-    # Frames in one step of the network at the most; more than 1 pays on a GPU
-    batch: Annotated[int, Meta(ge=1, le=32)] = 1
+    # Frames in one step of the network at the most; None: what pays here (with engine auto), or 1
+    batch: Annotated[int, Meta(ge=1, le=LARGEST_BATCH)] | None = None
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
 

@@ -222,7 +222,7 @@ class Supervisor:
         self._heartbeats.heard(post.id)  # loading was under another rule
         is_anew = post.incarnation and post.plan.stage in ("gather", "postprocess", "track", "deliver")
         told = [word for source in self.state.sources.values() for word in source.told()] if is_anew else []
-        limits = self._plan.limits(self.state.model.workers)
+        limits = self._plan.limits(self.state.model)
         self._tell(Start(self.state.model, limits, told), post)
         if self._is_ending:
             self._tell(Stop(), post)

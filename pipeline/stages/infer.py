@@ -5,6 +5,7 @@ would wait for each other at every layer.
 """
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ import torch
 import models
 from models import devices
 from models.centernet import CenterNet
-from models.engines import Engine, EngineError, Job, create_engine
+from models.engines import Engine, EngineError, Job
 from models.engines.choice import choose
 from pipeline.errors import StageError, UsageError
 from pipeline.frame import Frame
 from pipeline.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
 from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
+
+# Of these it is measured which pay, where nobody said how many.
+BATCHES = (1, 2, 4, 8)
 
 
 class Infer(RoundStage):
@@ -62,6 +66,7 @@ class Infer(RoundStage):
             engine_speeds=speeds,
             precision=self._engine.precision,
             workers=self.lanes,
+            batch=max(self._engine.job.batches),
             threads=job.threads,
         )
 
@@ -74,12 +79,13 @@ class Infer(RoundStage):
 
     def _make_engine(self, network: CenterNet, job: Job) -> tuple[Engine, dict[str, float]]:
         """The engine, and for `auto` the images a second of those it was chosen from."""
-        name = self._settings.engine
+        name, batch = self._settings.engine, self._settings.batch
+        if batch:
+            job = replace(job, batches=batches_up_to(batch))
+        measured = BATCHES if name == "auto" and batch is None else ()
         try:
-            if name != "auto":
-                self.kit.tell(f"making engine {name}")
-                return create_engine(name, network, job), {}
-            choice = choose(network, job, self.kit.tell)
+            self.kit.tell("making the engine" if name == "auto" else f"making engine {name}")
+            choice = choose(network, job, self.kit.tell, name=name, batches=measured)
         except EngineError as error:
             raise UsageError(f"infer.engine: {error}") from None
         for problem in choice.problems:
@@ -87,11 +93,10 @@ class Infer(RoundStage):
         return choice.engine, choice.images_per_second
 
     def process_round(self, frames: list[Frame]) -> None:
-        rest = frames
-        while rest:
-            size = max(size for size in getattr(self._engine.job, "batches", (1,)) if size <= len(rest))
-            self._try(rest[:size])
-            rest = rest[size:]
+        done = 0
+        for size in self._engine.job.parts(len(frames)):
+            self._try(frames[done : done + size])
+            done += size
 
     def _try(self, frames: list[Frame]) -> None:
         """A step that fails is halved and tried again: what fails alone has no result, and says so."""
@@ -119,12 +124,12 @@ class Infer(RoundStage):
         if len(frames) == 1:
             # The engine writes into the slot by itself.
             frame = frames[0]
-            self._engine.run(frame.array("input_rgb")[None], self._room(frame, 1))
+            self._engine.run(frame.array("input_rgb")[None], self._room(frame))
         else:
             out = self._engine.allocate(len(frames))
             self._engine.run(np.stack([frame.array("input_rgb") for frame in frames]), out)
             for number, frame in enumerate(frames):
-                for name, room in self._room(frame, len(frames)).items():
+                for name, room in self._room(frame).items():
                     room[0] = out[name][number]
         for frame in frames:
             frame.discard("input_rgb")
@@ -137,11 +142,16 @@ class Infer(RoundStage):
             raise RuntimeError("no slot for its heat maps")
         return slot
 
-    def _room(self, frame: Frame, batch: int) -> dict[str, np.ndarray]:
+    def _room(self, frame: Frame) -> dict[str, np.ndarray]:
         """Arrays in the frame's own slot, for one image's heads."""
         slot = frame.header.leases[-1]
-        shapes = self._engine.output_shapes
+        shapes = self._engine.output_shapes()
         return {name: frame.place(name, slot, "float32", shape[1:])[None] for name, shape in shapes.items()}
+
+
+def batches_up_to(largest: int) -> tuple[int, ...]:
+    """1, 2, 4 … and the largest: every round falls into few of them."""
+    return (*(size for size in (1, 2, 4, 8, 16) if size < largest), largest)
 
 
 def _padded(side: int, multiple: int) -> int:
