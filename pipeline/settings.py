@@ -19,6 +19,7 @@ VideoPath = Annotated[
 ]
 OutputPath = Annotated[str, Meta(min_length=1, description="a path, or - for standard output")]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
+SecondsOrOff = Annotated[float, Meta(ge=0.0, le=3600.0)]
 # Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
 Silence = Annotated[float, Meta(ge=3.0, le=3600.0)]
 
@@ -34,8 +35,22 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     open_timeout_seconds: Seconds = 5.0
     # A live source that sends nothing for so long is lost
     read_timeout_seconds: Seconds = 5.0
+    # A live source that is lost is opened again: at once, then ever more slowly; false: it has failed
+    reconnect: bool = True
+    # A source that stays lost for so long has failed; None: it is waited for without end
+    give_up_seconds: Annotated[float, Meta(gt=0.0, le=31_536_000.0)] | None = None
+    # A source that cannot be opened at the start ends the run
+    required: bool = False
+    # A live picture that has not changed for so long is told to be frozen; 0: never
+    frozen_seconds: SecondsOrOff = 10.0
+    # A live picture in which nothing is to be seen for so long is told to be grey; 0: never
+    grey_seconds: SecondsOrOff = 3.0
     # Pace a file by its own clock as if it were live, and drop what comes too late
     realtime: bool = False
+    # Look at so many frames a second at most; None: at all
+    max_rate: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    # Look at one frame of so many
+    every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     # Stop after so many frames
     max_frames: FrameCount | None = None
 

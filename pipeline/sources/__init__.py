@@ -1,13 +1,14 @@
 """Where frames come from: files, RTSP and HTTP streams, cameras, image folders and test patterns, all read alike.
 
     with open_source(settings, "door") as source:
-        for frame in source.frames(stopped):
+        for item in source.frames(stopped):  # CapturedFrame, LeftOut, SourceInfo or Signal
             ...
         if source.failure: ...
 
 Knows no stage, no shared memory and no model. `address` tells what a URI means, `base` what every source gives,
 `video` decodes containers, `live` reads what may block, `images` reads pictures, `clock` makes time stamps sound,
-`late` says what is left out.
+`late` says what is left out. A live address that was lost is opened again by `returning`: `backoff` says when, `watch`
+looks whether its picture lives, `signals` are what it says of that.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,21 @@ from collections.abc import Callable
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import parse_address
-from pipeline.sources.base import CapturedFrame, OpeningStopped, Source, SourceInfo
+from pipeline.sources.base import CapturedFrame, Item, OpeningStopped, Source, SourceInfo
 from pipeline.sources.images import ImageSource
 from pipeline.sources.late import LeftOut
+from pipeline.sources.returning import ReturningSource
+from pipeline.sources.signals import Health, Outage, Signal
 from pipeline.sources.video import VideoSource
 
 __all__ = [
     "CapturedFrame",
+    "Health",
+    "Item",
     "LeftOut",
     "OpeningStopped",
+    "Outage",
+    "Signal",
     "Source",
     "SourceInfo",
     "SourceSettings",
@@ -33,8 +40,13 @@ __all__ = [
 ]
 
 
-def open_source(settings: SourceSettings, source_id: str, stopped: Callable[[], bool] = lambda: False) -> Source:
+def open_source(
+    settings: SourceSettings, source_id: str, stopped: Callable[[], bool] = lambda: False, *, patiently: bool = False
+) -> Source:
     """Open `settings.uri` and decode its first frame; the source is good once this returns.
+
+    Opened `patiently`, a live address is opened by `frames`, and waited for as if it had been lost: only then is its
+    `info` known.
 
     Raises SourceError, one line without credentials, when nothing can be read: no such file, no images, not a video,
     no video in it, nothing that decodes, a server that refuses, does not know the path or the password, or does not
@@ -43,7 +55,12 @@ def open_source(settings: SourceSettings, source_id: str, stopped: Callable[[], 
     address = parse_address(settings.uri)
     if address.kind == "images":
         return ImageSource(address, settings, source_id)
-    return VideoSource(address, settings, source_id, stopped)
+    if not address.may_block:
+        return VideoSource(address, settings, source_id, stopped)
+    source = ReturningSource(address, settings, source_id)
+    if not patiently:
+        source.open(stopped)
+    return source
 
 
 def has_no_end(settings: SourceSettings) -> bool:

@@ -1,6 +1,7 @@
 """Opens a container with FFmpeg and hands out its video packets, each stamped when it came. Errors become words."""
 
 import errno
+import struct
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, cast
@@ -18,12 +19,13 @@ from pipeline.sources.clock import Arrivals
 
 
 class Stamp(NamedTuple):
-    """What a packet's frame must know of it: the moment it came, on both clocks, and whether the demuxer found it
-    damaged, which no decoder passes on."""
+    """What a packet's frame must know of it: the moment it came, on both clocks, whether the demuxer found it damaged,
+    which no decoder passes on, and when it was taken by the sender's clock, where it has told its time."""
 
     captured_ns: int
     captured_unix: float
     is_damaged: bool
+    sender_unix: float | None = None
 
 
 def open_container(address: Address, settings: SourceSettings) -> tuple[InputContainer, VideoStream]:
@@ -74,13 +76,25 @@ def read_packets(container: InputContainer, stream: VideoStream, arrivals: Arriv
 
     Raises FFmpegError where reading fails.
     """
+    knows_time = False
     for packet in container.demux(stream):
         now_ns, now_unix = time.monotonic_ns(), time.time()
+        sender_unix = _sender_unix(packet)
         # An empty packet, as in AVI for a frame left out, would tell the decoder that the stream has ended.
         if packet.size:
             captured_ns = arrivals.captured_ns(dts_seconds(packet), now_ns) if arrivals else now_ns
-            packet.opaque = Stamp(captured_ns, now_unix - (now_ns - captured_ns) / 1e9, packet.is_corrupt)
+            captured_unix = now_unix - (now_ns - captured_ns) / 1e9
+            # The demuxer puts the first time it has heard to the picture before the one it is of.
+            packet.opaque = Stamp(captured_ns, captured_unix, packet.is_corrupt, sender_unix if knows_time else None)
+            knows_time = sender_unix is not None
             yield packet
+
+
+def _sender_unix(packet: Packet) -> float | None:
+    """Seconds since 1970 by the sender's clock: FFmpeg reckons them from the RTCP reports of an RTSP server."""
+    # AVProducerReferenceTime: microseconds, then flags.
+    data = bytes(packet.get_sidedata("prft")) if packet.has_sidedata("prft") else b""
+    return struct.unpack_from("=q", data)[0] / 1e6 if len(data) >= 8 else None
 
 
 def dts_seconds(packet: Packet) -> float | None:

@@ -52,7 +52,7 @@ class ImageSource(Source):
     def close(self) -> None:
         self._frames.close()
 
-    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
+    def decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
         if self._first is not None and not stopped():
             first, self._first = self._first, None
             yield first

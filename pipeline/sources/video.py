@@ -27,10 +27,12 @@ from pipeline.sources.container import (
 )
 from pipeline.sources.late import KEY_FRAME_SECONDS, Lateness, LeftOut
 from pipeline.sources.live import LiveReader
+from pipeline.sources.signals import Health
 
 MISSING_SECONDS = 1.0  # a file whose last frame comes so much before its declared end was cut off
 DEFAULT_FRAMES_PER_SECOND = 25.0
 FASTEST_FRAMES_PER_SECOND = 1000
+VAIN_SECONDS = 5.0  # packets of a stream that give no picture for so long are no longer those it was opened for
 
 
 class FileReader:
@@ -62,9 +64,12 @@ class FileReader:
 class VideoSource(Source):
     """A container read by a `FileReader` or, where reading may block, a `LiveReader`."""
 
-    def __init__(self, address: Address, settings: SourceSettings, source_id: str, stopped: Stopped) -> None:
-        """Raises SourceError when it cannot be opened or its first frame cannot be decoded."""
+    def __init__(
+        self, address: Address, settings: SourceSettings, source_id: str, stopped: Stopped, health: Health | None = None
+    ) -> None:
+        """Counts into `health`. Raises SourceError when it cannot be opened or its first frame cannot be decoded."""
         super().__init__(settings)
+        self.health = health or self.health
         self._address = address
         self._ended = False
         self._reader: FileReader | LiveReader
@@ -78,6 +83,11 @@ class VideoSource(Source):
             self.close()
             raise
 
+    @property
+    def comes_by_itself(self) -> bool:
+        """Whether it has no end of its own; a file on a server has one."""
+        return self._reader.is_live
+
     def close(self) -> None:
         self._reader.close()
 
@@ -85,6 +95,7 @@ class VideoSource(Source):
         reader = self._reader
         # Frame threads give a file the most throughput; a live source would wait one frame for each thread.
         reader.stream.thread_type = "SLICE" if reader.is_live else "AUTO"
+        self._codec_name = reader.stream.codec_context.name
         self._is_paced = self._is_paced and not reader.is_live  # what comes by itself has its own pace
         rate = _frames_per_second(reader.stream)
         self._time_base = reader.stream.time_base or Fraction(1)
@@ -95,6 +106,8 @@ class VideoSource(Source):
         self._in_gap = False
         self._left_out_seconds = 0.0
         self._last_captured_ns: int | None = None
+        self._vain_since_ns: int | None = None
+        self._has_key = not reader.is_live  # a file gives whatever decodes
         deadline = time.monotonic() + KEY_FRAME_SECONDS
         self._stopped = lambda: stopped() or (reader.is_live and time.monotonic() > deadline)
         self._frames = self._decode_all()
@@ -136,10 +149,10 @@ class VideoSource(Source):
         elif self._reader.is_live and not self._ended:
             why = f"sent nothing that decodes for {KEY_FRAME_SECONDS:g} s"
         else:
-            why = f"holds no frame that decodes ({self.undecoded_packets} damaged packets)"
+            why = f"holds no frame that decodes ({self.health.undecoded_packets} damaged packets)"
         return SourceError(f"{self._address.shown} {why}")
 
-    def _decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
+    def decoded(self, stopped: Stopped) -> Iterator[CapturedFrame | LeftOut]:
         self._stopped = stopped
         while self._early:
             yield self._early.pop(0)
@@ -155,6 +168,9 @@ class VideoSource(Source):
             else:
                 self._end_gap(packet)
                 yield from self._decode(packet)
+                if self._is_in_vain(packet):
+                    self._reader.failure = f"nothing has decoded for {VAIN_SECONDS:g} s although packets come"
+                    break
         if self._stopped():
             return
         yield from self._decode(None)
@@ -165,6 +181,7 @@ class VideoSource(Source):
         """Frames that the decoder still holds come before those that are left out, and know nothing of what follows."""
         if not self._in_gap:
             self._in_gap = True
+            self._vain_since_ns = None
             yield from self._decode(None)
             self._reader.stream.codec_context.flush_buffers()
 
@@ -181,18 +198,41 @@ class VideoSource(Source):
     def _decode(self, packet: Packet | None) -> Iterator[CapturedFrame]:
         try:
             frames = self._reader.stream.decode(packet)
+            is_sound = self._is_sound(packet, bool(frames))
         except av.error.FFmpegError:
-            self.undecoded_packets += 1
+            frames, is_sound = [], False
+        if not is_sound:
+            self.health.undecoded_packets += 1
             return
         for frame in frames:
+            self._vain_since_ns = None
             yield self._captured(frame)
+
+    def _is_sound(self, packet: Packet | None, gave_frames: bool) -> bool:
+        """Whether what was decoded is no guess at a picture whose key frame was missed."""
+        # H.264's decoder gives nothing before it has recovered, also where no packet is marked as a key frame.
+        if packet is None or self._stands_alone(packet) or (gave_frames and self._codec_name == "h264"):
+            self._has_key = True
+        return self._has_key
+
+    def _is_in_vain(self, packet: Packet) -> bool:
+        """Whether a stream that gave frames has long sent packets that give none."""
+        stamp = stamp_of(packet)
+        if not self._reader.is_live or self._last_captured_ns is None or stamp is None:
+            return False
+        if self._vain_since_ns is None:
+            self._vain_since_ns = stamp.captured_ns
+        return stamp.captured_ns - self._vain_since_ns > VAIN_SECONDS * 1e9
 
     def _captured(self, frame: VideoFrame) -> CapturedFrame:
         # A decoder that loses the stamp (none known) still has a moment close to it.
         stamp = stamp_of(frame) or Stamp(time.monotonic_ns(), time.time(), is_damaged=False)
-        self.damaged_frames += frame.is_corrupt or stamp.is_damaged
+        self.health.damaged_frames += frame.is_corrupt or stamp.is_damaged
+        before = self._clock.repaired
         pts_seconds = self._clock.seconds(self._pts_seconds(frame, stamp), self._passed_seconds(stamp))
-        self.repaired_times = self._clock.repaired
+        self.health.repaired_times += self._clock.repaired - before
+        if stamp.sender_unix is not None:
+            return CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.sender_unix, "sender")
         return CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.captured_unix)
 
     def _pts_seconds(self, frame: VideoFrame, stamp: Stamp) -> float | None:

@@ -16,6 +16,7 @@ from pipeline.sources import (
     CapturedFrame,
     LeftOut,
     OpeningStopped,
+    Signal,
     Source,
     SourceInfo,
     open_source,
@@ -66,6 +67,8 @@ class Decode(SourceStage):
         seq = 0
         frames = iter(source.frames(self.kit.stopped))
         while self._make_room(start.policy) and (taken := next(frames, None)):
+            if isinstance(taken, Signal | SourceInfo):
+                continue
             self.kit.meter.captured(self._source_id)
             if isinstance(taken, LeftOut):
                 self.kit.meter.dropped(self._source_id, seq, taken.reason)
@@ -77,8 +80,8 @@ class Decode(SourceStage):
 
     def _tell_troubles(self, source: Source) -> None:
         told = source.troubles()
-        if source.repaired_times:
-            told.append(f"{source.repaired_times} time stamps were repaired: they jumped, did not grow or were missing")
+        if repaired_times := source.health.repaired_times:
+            told.append(f"{repaired_times} time stamps were repaired: they jumped, did not grow or were missing")
         for trouble in told:
             self.kit.meter.warn(f"{self._source_id}: {trouble}")
         if source.failure:
