@@ -37,7 +37,7 @@ from pipeline.pixels import PixelConverter
 from pipeline.results import FrameResult
 from pipeline.settings import DeliverSettings, InferSettings, QueueSettings, Settings, SourceSettings, usable_cores
 from pipeline.sinks.video import VideoSink
-from pipeline.sources import open_source
+from pipeline.sources import CapturedFrame, open_source
 from pipeline.supervisor import Supervisor
 from pipeline.tracker import ByteTracker
 
@@ -78,6 +78,8 @@ class Parts:
             self.height, self.width = source.info.height, source.info.width
             image = np.empty((self.height, self.width, 3), np.uint8)
             for frame in source.frames(lambda: False):
+                if not isinstance(frame, CapturedFrame):
+                    continue
                 converter.write_input(frame.video_frame, frame.rotation_degrees, out)
                 if full_size:
                     converter.write_bgr(frame.video_frame, frame.rotation_degrees, image)

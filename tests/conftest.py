@@ -45,7 +45,7 @@ def clip() -> Path:
 
 @pytest.fixture
 def play_server() -> Iterator[StartServer]:
-    """`start(file=CLIP, speed=…, loop=…, user=…, password=…, auth=…)`: the server that needs nothing installed."""
+    """`start(file=CLIP, port=…, speed=…, loop=…, user=…, password=…, …)`: the server that needs nothing installed."""
     with ExitStack() as servers:
         yield lambda **options: servers.enter_context(running(sys.executable, "play_server.py", options))
 

@@ -35,6 +35,11 @@ class RtspServer:
     process: "subprocess.Popen[str]"
     url: str
 
+    @property
+    def port(self) -> int:
+        """For another server, in the place of one that was killed."""
+        return int(self.url.split(":")[2].partition("/")[0])
+
     def url_for(self, user: str, password: str) -> str:
         return self.url.replace("//", f"//{user}:{password}@")
 
@@ -56,7 +61,7 @@ StartServer = Callable[..., RtspServer]
 def running(python: str, script: str, options: dict[str, object]) -> Iterator[RtspServer]:
     arguments = ["--loop"] if options.pop("loop", False) else []
     for name, value in ({"file": CLIP} | options).items():
-        arguments += [f"--{name}", str(value)]
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
     command = [python, str(ROOT / "tests" / "kit" / "rtsp" / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -18,7 +18,7 @@ from pipeline.messages import EndOfStream, encode
 from pipeline.pixels import PixelConverter
 from pipeline.sources import CapturedFrame, LeftOut, SourceSettings, images, late, open_source, video
 from tests.kit import media
-from tests.kit.reading import luma, never, read
+from tests.kit.reading import frames_of, luma, read
 
 SECRET = "pa55w0rd"
 Maker = Callable[[Path], str]
@@ -202,11 +202,11 @@ LEAPS = {
 def test_joined_streams_go_on_where_the_first_ended(first: int, second: int, tmp_path: Path) -> None:
     parts = [stream_from(tmp_path / f"{n}.ts", start) for n, start in enumerate((first, second))]
     with open_source(SourceSettings(uri=str(media.join(tmp_path / "both.ts", *parts))), "test") as source:
-        seconds = [frame.pts_seconds for frame in source.frames(never)]
+        seconds = [frame.pts_seconds for frame in frames_of(source)]
     assert len(seconds) == 100
     assert all(0 < after - before < 0.15 for before, after in itertools.pairwise(seconds))
     assert 9.5 < seconds[-1] < 9.95
-    assert 1 <= source.repaired_times <= 2
+    assert 1 <= source.health.repaired_times <= 2
     assert "it ends at" not in (source.failure or "")
 
 
@@ -215,18 +215,18 @@ def test_time_stamps_that_stand_still_are_one_period_apart(name: str, tmp_path: 
     whole = media.write_video(tmp_path / "whole.mkv", media.noise(12, 64, 48), options={"bf": "0"})
     with open_source(SourceSettings(uri=str(media.stand_still(tmp_path / name, whole))), "test") as source:
         period_seconds = 1 / (source.info.frames_per_second or 25)
-        seconds = [frame.pts_seconds for frame in source.frames(never)]
+        seconds = [frame.pts_seconds for frame in frames_of(source)]
     assert len(set(seconds)) == 12
     assert seconds[-1] == pytest.approx(10 * period_seconds, abs=0.002)
-    assert source.repaired_times == 11
+    assert source.health.repaired_times == 11
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_a_frame_a_minute_is_no_leap(name: str, tmp_path: Path) -> None:
     path = media.write_video(tmp_path / name, media.noise(5, 64, 48), time_base=Fraction(60), options={"bf": "0"})
     with open_source(SourceSettings(uri=str(path)), "test") as source:
-        assert [frame.pts_seconds for frame in source.frames(never)] == [0, 60, 120, 180, 240]
-    assert source.repaired_times == 0
+        assert [frame.pts_seconds for frame in frames_of(source)] == [0, 60, 120, 180, 240]
+    assert source.health.repaired_times == 0
 
 
 def test_what_the_demuxer_doubts_is_delivered_and_told_so(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_max_frames_is_a_clean_end(max_frames: int, clip: Path) -> None:
 def test_a_stop_ends_a_file_without_a_failure(clip: Path) -> None:
     seen: list[CapturedFrame] = []
     with open_source(SourceSettings(uri=str(clip)), "test") as source:
-        seen.extend(source.frames(lambda: len(seen) >= 3))
+        seen.extend(frames_of(source, lambda: len(seen) >= 3))
     assert (len(seen), source.failure) == (3, None)
 
 
@@ -291,8 +291,8 @@ def test_a_file_cut_in_half_gives_its_first_half_and_says_so(
 def test_damage_in_the_middle_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", media.noise(40, 64, 48), "mjpeg", "yuvj420p")
     with open_source(SourceSettings(uri=str(media.damage(path, 0.4, 0.5))), "test") as source:
-        frames = list(source.frames(never))
-    assert source.damaged_frames + source.undecoded_packets > 0
+        frames = list(frames_of(source))
+    assert source.health.damaged_frames + source.health.undecoded_packets > 0
     assert source.failure is not None
     assert 20 <= len(frames) <= 40
     assert frames[-1].pts_seconds == pytest.approx(3.9)
@@ -302,7 +302,7 @@ def test_realtime_gives_no_frame_before_it_is_due(clip: Path) -> None:
     with open_source(SourceSettings(uri=str(clip), realtime=True, max_frames=8), "test") as source:
         assert source.info.is_live
         frames = []
-        for frame in source.frames(never):
+        for frame in frames_of(source):
             assert time.monotonic_ns() >= frame.captured_ns
             frames.append(frame)
     assert len(frames) == 8
@@ -313,7 +313,7 @@ def test_realtime_gives_no_frame_before_it_is_due(clip: Path) -> None:
 def slowly(source, seconds: float) -> list[tuple[CapturedFrame | LeftOut, float]]:
     """All that a source gives to one who takes his time, with the age at which it was given."""
     taken = []
-    for frame in source.frames(never):
+    for frame in frames_of(source):
         captured_ns = frame.captured_ns if isinstance(frame, CapturedFrame) else time.monotonic_ns()
         taken.append((frame, (time.monotonic_ns() - captured_ns) / 1e9))
         time.sleep(0.0 if isinstance(frame, LeftOut) else seconds)
@@ -349,7 +349,7 @@ def test_what_realtime_leaves_out_is_no_leap(tmp_path: Path, monkeypatch: pytest
     assert any(isinstance(frame, LeftOut) for frame, _ in taken)
     for number, (frame, _) in enumerate(taken):
         assert frame.pts_seconds == pytest.approx(number / 60, abs=0.02)
-    assert source.repaired_times == 0
+    assert source.health.repaired_times == 0
 
 
 def test_realtime_goes_on_at_last_where_no_key_frame_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +381,7 @@ def test_realtime_sleeps_are_broken_by_a_stop(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mkv", pictures, pts=[0, 3_600_000], time_base=Fraction(1, 1000))
     stop = threading.Event()
     with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
-        frames = source.frames(stop.is_set)
+        frames = frames_of(source, stop.is_set)
         assert next(frames).pts_seconds == 0
         threading.Timer(0.2, stop.set).start()
         assert list(frames) == []
@@ -472,7 +472,7 @@ def test_odd_file_names_are_names(name: str, tmp_path: Path) -> None:
 def test_a_test_pattern_is_a_source(suffix: str, is_live: bool) -> None:
     uri = f"lavfi:testsrc2=size=64x36:rate=100{suffix}"
     with open_source(SourceSettings(uri=uri, max_frames=5), "test") as source:
-        info, frames = source.info, list(source.frames(never))
+        info, frames = source.info, list(frames_of(source))
     assert (info.kind, info.is_live, info.width, info.height) == ("pattern", is_live, 64, 36)
     assert [f.pts_seconds for f in frames] == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
 
@@ -488,7 +488,7 @@ def test_realtime_shows_pictures_again_after_a_gap_where_h264_has_one_key_frame(
     one_key = {"g": "99999", "keyint_min": "99999", "sc_threshold": "0"}
     path = media.write_video(tmp_path / name, pictures, time_base=Fraction(1, 20), options=one_key)
     with open_source(SourceSettings(uri=str(path), realtime=True), "test") as source:
-        frames = source.frames(never)
+        frames = frames_of(source)
         seen = [next(frames) for _ in range(10)]
         time.sleep(1.5)
         seen += frames

@@ -17,7 +17,7 @@ from pipeline.errors import SourceError
 from pipeline.sources import LeftOut, OpeningStopped, SourceSettings, late, open_source
 from tests.kit import media
 from tests.kit.places import ROOT
-from tests.kit.reading import decoded, luma, never, read
+from tests.kit.reading import decoded, frames_of, luma, read
 from tests.kit.servers import StartServer
 
 SECRET = "pa55w0rd"
@@ -29,7 +29,8 @@ SECRET = "pa55w0rd"
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_an_rtsp_stream_is_the_file_frame_by_frame(transport: str, rtsp_server: StartServer, clip: Path) -> None:
     expected, _ = read(clip)
-    frames, failure = read(rtsp_server(speed=10 if transport == "tcp" else 5).url, rtsp_transport=transport)
+    server = rtsp_server(speed=10 if transport == "tcp" else 5)
+    frames, failure = read(server.url, rtsp_transport=transport, reconnect=False)
     sure = len(expected) if transport == "tcp" else 120  # over UDP a server's BYE may overtake its last frames
     assert [luma(f) for f in frames[:sure]] == [luma(f) for f in expected[:sure]]
     assert failure == "the server or camera ended the stream"
@@ -38,7 +39,7 @@ def test_an_rtsp_stream_is_the_file_frame_by_frame(transport: str, rtsp_server: 
 def test_an_rtsp_stream_has_the_times_of_the_file(rtsp_server: StartServer, clip: Path) -> None:
     server = rtsp_server()
     with open_source(SourceSettings(uri=server.url, max_frames=15), "test") as source:
-        frames = [decoded(frame) for frame in source.frames(never)]
+        frames = [decoded(frame) for frame in frames_of(source)]
     assert [f.pts_seconds for f in frames] == [f.pts_seconds for f in read(clip, max_frames=15)[0]]
     assert (source.info.kind, source.info.is_live) == ("rtsp", True)
     assert all(a.captured_ns < b.captured_ns for a, b in itertools.pairwise(frames))
@@ -64,8 +65,8 @@ def test_an_rtsp_path_that_does_not_exist(rtsp_server: StartServer) -> None:
 
 def test_a_killed_server_is_a_lost_source(rtsp_server: StartServer) -> None:
     server = rtsp_server(loop=True)
-    with open_source(SourceSettings(uri=server.url), "test") as source:
-        frames = source.frames(never)
+    with open_source(SourceSettings(uri=server.url, reconnect=False), "test") as source:
+        frames = frames_of(source)
         next(frames)
         server.kill()
         list(frames)
@@ -74,8 +75,8 @@ def test_a_killed_server_is_a_lost_source(rtsp_server: StartServer) -> None:
 
 def test_a_frozen_server_is_lost_after_the_read_time_out(rtsp_server: StartServer) -> None:
     server = rtsp_server(loop=True)
-    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=0.7), "test") as source:
-        frames = source.frames(never)
+    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=0.7, reconnect=False), "test") as source:
+        frames = frames_of(source)
         next(frames)
         server.freeze()
         list(frames)
@@ -85,8 +86,9 @@ def test_a_frozen_server_is_lost_after_the_read_time_out(rtsp_server: StartServe
 def test_what_a_frozen_server_left_in_the_demuxer_came_when_it_was_due(rtsp_server: StartServer) -> None:
     """The demuxer holds a picture until the next begins, or reading has timed out."""
     server = rtsp_server(loop=True)
-    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=1.7), "test") as source:
-        frames = source.frames(never)
+    settings = SourceSettings(uri=server.url, read_timeout_seconds=1.7, reconnect=False)
+    with open_source(settings, "test") as source:
+        frames = frames_of(source)
         before = [decoded(next(frames)) for _ in range(5)]
         server.freeze()
         frozen_at = time.monotonic()
@@ -105,8 +107,9 @@ def test_a_held_back_frame_that_is_too_old_is_left_out(
 ) -> None:
     monkeypatch.setattr(late, "LATE_SECONDS", 1.2)
     server = play_server(loop=True)
-    with open_source(SourceSettings(uri=server.url, read_timeout_seconds=1.7), "test") as source:
-        frames = source.frames(never)
+    settings = SourceSettings(uri=server.url, read_timeout_seconds=1.7, reconnect=False)
+    with open_source(settings, "test") as source:
+        frames = frames_of(source)
         for _ in range(5):
             next(frames)
         server.freeze()
@@ -116,7 +119,7 @@ def test_a_held_back_frame_that_is_too_old_is_left_out(
 def test_a_short_silence_is_waited_for(rtsp_server: StartServer) -> None:
     server = rtsp_server(loop=True)
     with open_source(SourceSettings(uri=server.url, read_timeout_seconds=30, max_frames=25), "test") as source:
-        frames = source.frames(never)
+        frames = frames_of(source)
         next(frames)
         server.freeze()
         threading.Timer(1.0, server.thaw).start()
@@ -128,7 +131,7 @@ def test_a_stop_is_seen_while_a_live_read_blocks(play_server: StartServer) -> No
     server = play_server(loop=True)
     stop = threading.Event()
     with open_source(SourceSettings(uri=server.url, read_timeout_seconds=3000), "test") as source:
-        frames = source.frames(stop.is_set)
+        frames = frames_of(source, stop.is_set)
         next(frames)
         server.freeze()
         threading.Timer(0.3, stop.set).start()
@@ -158,7 +161,7 @@ def test_a_late_reader_goes_on_at_a_key_frame(play_server: StartServer, monkeypa
     monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
     server = play_server(loop=True, speed=4)
     with open_source(SourceSettings(uri=server.url, max_frames=90), "test") as source:
-        frames = source.frames(never)
+        frames = frames_of(source)
         early = [next(frames), next(frames)]
         time.sleep(1)
         taken = early + list(frames)
@@ -235,8 +238,8 @@ def test_a_file_on_a_web_server_is_the_file(http_url: str, tmp_path: Path) -> No
 
 
 def test_motion_jpeg_is_live_and_survives_a_pause(http_url: str) -> None:
-    with open_source(SourceSettings(uri=f"{http_url}/live"), "test") as source:
-        frames = [decoded(frame) for frame in source.frames(never)]
+    with open_source(SourceSettings(uri=f"{http_url}/live", reconnect=False), "test") as source:
+        frames = [decoded(frame) for frame in frames_of(source)]
     assert source.info.is_live
     assert len(frames) == 6
     # Nobody stamped these pictures: their time is when they came.

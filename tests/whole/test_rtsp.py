@@ -9,6 +9,7 @@ from tests.kit.harness import STAGES, Leftovers, finish, json_lines, run, run_he
 from tests.kit.places import CLIP
 
 CLIP_FRAMES = 130
+ONCE = ("--set", "sources.127-0-0-1.reconnect=false")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_camera_gives_the_same_boxes_as_the_file(rtsp_server, transport, from_
     # The server plays the clip once from its first frame and hangs up: a lost camera. Over UDP its goodbye may
     # overtake the last frames.
     server = rtsp_server(file=CLIP, speed=2)
-    done = run(server.url, "--rtsp-transport", transport, "--jsonl", tmp_path / "r.jsonl")
+    done = run(server.url, *ONCE, "--rtsp-transport", transport, "--jsonl", tmp_path / "r.jsonl")
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     ledger, camera = accounts(done.stderr), boxes_by_seq(tmp_path / "r.jsonl")
     assert CLIP_FRAMES - 10 <= ledger["captured"] <= CLIP_FRAMES
@@ -74,7 +75,7 @@ def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -
 def test_a_camera_that_dies_is_a_failed_source_after_what_it_sent(play_server, tmp_path) -> None:
     leftovers = Leftovers()
     server = play_server(file=CLIP, loop=True)
-    process = start(server.url, "--jsonl", tmp_path / "r.jsonl", "--out", tmp_path / "r.mp4")
+    process = start(server.url, *ONCE, "--jsonl", tmp_path / "r.jsonl", "--out", tmp_path / "r.mp4")
     wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 3000, what="frames")
     server.kill()
     code, errors = finish(process)
@@ -84,11 +85,32 @@ def test_a_camera_that_dies_is_a_failed_source_after_what_it_sent(play_server, t
 
 def test_a_camera_that_freezes_is_noticed(play_server, tmp_path) -> None:
     server = play_server(file=CLIP, loop=True)
-    process = start(server.url, "--jsonl", tmp_path / "r.jsonl", "--set", "sources.127-0-0-1.read_timeout_seconds=1.5")
+    waits = ("--set", "sources.127-0-0-1.read_timeout_seconds=1.5")
+    process = start(server.url, *ONCE, *waits, "--jsonl", tmp_path / "r.jsonl")
     wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 3000, what="frames")
     server.freeze()
     code, errors = finish(process)
     assert code == 3 and "1.5 s" in errors, errors
+
+
+def test_a_camera_that_dies_and_comes_back_is_one_run(play_server, tmp_path) -> None:
+    server = play_server(file=CLIP, loop=True)
+    process = start(server.url, "--jsonl", tmp_path / "r.jsonl")
+
+    def grows(by: int) -> None:
+        size = (tmp_path / "r.jsonl").stat().st_size if (tmp_path / "r.jsonl").exists() else 0
+        wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > size + by)
+
+    grows(3000)
+    server.kill()
+    play_server(file=CLIP, loop=True, port=server.port)
+    grows(3000)
+    process.send_signal(signal.SIGINT)
+    code, errors = finish(process)
+    assert code == 0 and accounts(errors)["in_flight"] == 0, errors
+    lines = json_lines(tmp_path / "r.jsonl")
+    assert [line["seq"] for line in lines] == sorted({line["seq"] for line in lines})
+    assert [line["pts_seconds"] for line in lines] == sorted({line["pts_seconds"] for line in lines})
 
 
 @pytest.fixture

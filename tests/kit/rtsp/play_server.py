@@ -33,6 +33,8 @@ CLOCK_HZ = 90_000
 LINGER_SECONDS = 0.3
 REALM, NONCE = "tests", "0123456789abcdef"
 SPS, PPS, FU_A = 7, 8, 28
+NTP_OF_1970 = 2_208_988_800
+EVER = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,14 @@ class Connection(socketserver.StreamRequestHandler):
 
     def _play(self) -> None:
         start = time.monotonic()
-        for dts_seconds, pts_seconds, nals in self._units():
+        for number, (dts_seconds, pts_seconds, nals) in enumerate(self._units()):
             wait = start + dts_seconds / self.server.options.speed - time.monotonic()
             if self._gone.wait(max(0.0, wait)):
                 return
+            if self.server.options.clock_ahead is not None:
+                self._report(pts_seconds)
+            if number >= self.server.options.sound_frames:
+                nals = [nal[:1] + bytes(len(nal) - 1) for nal in nals]
             payloads = [payload for nal in nals for payload in rtp_payloads(nal)]
             for i, payload in enumerate(payloads):
                 self._send_rtp(payload, pts_seconds, marker=i == len(payloads) - 1)
@@ -232,6 +238,12 @@ class Connection(socketserver.StreamRequestHandler):
         header = struct.pack("!BBHII", 0x80, marker << 7 | 96, self._sequence & 0xFFFF, stamp, self._ssrc)
         self._sequence += 1
         self._send(header + payload, control=False)
+
+    def _report(self, pts_seconds: float) -> None:
+        """RTCP sender report (RFC 3550, section 6.4.1): the time now, by a clock that may be wrong."""
+        ntp = round((time.time() + self.server.options.clock_ahead + NTP_OF_1970) * 2**32)
+        stamp = round(pts_seconds * CLOCK_HZ) & 0xFFFFFFFF
+        self._send(struct.pack("!BBHIQIII", 0x80, 200, 6, self._ssrc, ntp, stamp, 0, 0), control=True)
 
     def _send(self, packet: bytes, control: bool) -> None:
         if self._udp is None:
@@ -264,6 +276,8 @@ def main() -> None:
     parser.add_argument("--user")
     parser.add_argument("--password")
     parser.add_argument("--auth", choices=["basic", "digest"], default="digest")
+    parser.add_argument("--clock-ahead", type=float, help="tell the time, so many seconds wrong")
+    parser.add_argument("--sound-frames", type=int, default=EVER, help="what comes after them is no video")
     with Server(parser.parse_args()) as server:
         signal.signal(signal.SIGTERM, _stop)
         print(f"ready rtsp://{server.options.host}:{server.server_address[1]}/{server.options.name}", flush=True)
