@@ -73,8 +73,8 @@ class Overlay:
         _draw_labels(image_bgr, labels, [info], style)
 
     def without_signal(self, image_bgr: Image, cause: str, since_unix: float, lost_seconds: float) -> Image:
-        """The last picture of a source whose signal is lost, as a new one: grey, dark, with a banner that says since when
-        and why."""
+        """The last picture of a source whose signal is lost, as a new one: grey, dark, with a banner that says why
+        and since when."""
         grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         still_bgr = cv2.cvtColor(cv2.convertScaleAbs(grey, alpha=0.5), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
         since = time.strftime("%H:%M:%S", time.localtime(since_unix))
