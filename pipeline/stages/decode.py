@@ -322,6 +322,8 @@ class Decode(SourceStage):
     def close(self) -> None:
         if self._source:
             self._source.close()
+        if self._slot:  # taken for a frame that never came
+            self.kit.pools[FRAMES].end_lease(self._slot)
 
 
 def figures_of(health: Health) -> dict[str, float]:
@@ -337,7 +339,7 @@ class Tuning:
         self._next_seconds = 0.0
 
     def change(self, word: Retune) -> None:
-        self._max_rate = word.max_rate or self._max_rate
+        self._max_rate = self._max_rate if word.max_rate is None else word.max_rate or None
         self._every = word.every or self._every
 
     def admits(self, pts_seconds: float) -> bool:
