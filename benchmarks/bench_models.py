@@ -107,7 +107,7 @@ def decoding(network: CenterNet, job: Job) -> Decode | None:
     class_ids, same = np.arange(len(spec.class_names), dtype=np.int32), (1.0, 1.0, 0.0, 0.0)
 
     def decode(heads: dict[str, NDArray[np.float32]]) -> None:
-        offsets = heads.get("reg", [None] * job.batch)
+        offsets = heads.get("reg", [None] * job.batches[0])
         for heatmap_chw, size_chw, offset_chw in zip(heads["hm"], heads["wh"], offsets, strict=True):
             boxes.decode_heads(
                 heatmap_chw, size_chw, offset_chw, class_ids, 0.0, TOP_K, spec.stride, same, job.width, job.height
@@ -118,8 +118,9 @@ def decoding(network: CenterNet, job: Job) -> Decode | None:
 
 def lane_of(engine: Engine, decode: Decode | None) -> Call:
     """One lane of an engine, with frames and arrays of its own."""
-    images_bhwc = np.random.default_rng(0).integers(0, 256, engine.black().shape, np.uint8)
-    out = engine.allocate()
+    (batch,) = engine.job.batches
+    images_bhwc = np.random.default_rng(0).integers(0, 256, engine.black(batch).shape, np.uint8)
+    out = engine.allocate(batch)
 
     def call() -> Sample:
         start = time.perf_counter()
@@ -218,7 +219,7 @@ class Subject:
         return cls(network, weights, given.device, width, height, parameters, gflop)
 
     def job(self, batch: int, lanes: int, threads: int) -> Job:
-        wanted = Job(str(self.device), batch, self.height, self.width, lanes, threads)
+        wanted = Job(str(self.device), (batch,), self.height, self.width, lanes, threads)
         if self.device.type == "cpu":
             return wanted
         return replace(wanted, top_k=TOP_K, class_ids=tuple(range(len(self.network.spec.class_names))))
@@ -267,7 +268,7 @@ def make_engines(subject: Subject, job: Job, names: list[str]) -> tuple[dict[str
 
 
 def described(job: Job) -> str:
-    return f"batch {job.batch}, {job.lanes} x {job.threads} threads"
+    return f"batch {job.batches[0]}, {job.lanes} x {job.threads} threads"
 
 
 def ceiling_row(name: str, job: Job, gflop_per_s: NDArray[np.float64], rounds: Rounds) -> dict[str, Any]:
@@ -279,12 +280,12 @@ def engine_row(
     name: str, job: Job, rounds: dict[str, Rounds], gflop: float, ceilings: dict[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
     rates = calls_per_second(rounds[name])
-    images_per_s = job.batch * rates
+    images_per_s = job.batches[0] * rates
     row = {
         "name": name,
         **setup(job),
         "images_per_s": round(float(np.median(images_per_s)), 2),
-        "images_per_s_decoded": round(job.batch * float(np.median(calls_per_second(rounds[name], DECODED))), 2),
+        "images_per_s_decoded": round(job.batches[0] * float(np.median(calls_per_second(rounds[name], DECODED))), 2),
         "gflop_per_s": round(gflop * float(np.median(images_per_s)), 1),
         "of": {each: round(float(np.median(gflop * images_per_s / ceilings[each])), 3) for each in CEILINGS},
         "network_ms": spread_ms(rounds[name], NETWORK),
@@ -296,7 +297,7 @@ def engine_row(
 
 
 def setup(job: Job) -> dict[str, int]:
-    return {"batch": job.batch, "lanes": job.lanes, "threads": job.threads}
+    return {"batch": job.batches[0], "lanes": job.lanes, "threads": job.threads}
 
 
 def low_median_high(ratios: NDArray[np.float64]) -> list[float]:

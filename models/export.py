@@ -23,8 +23,9 @@ OPSET = 20
 INPUT_NAME = "images_bhwc"
 
 
-def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int, batch: int = 1) -> None:
-    """Writes `module` for images of one size: input `images_bhwc`, outputs by the names of the module.
+def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int, batch: int | None = 1) -> None:
+    """Writes `module` for images of one size: input `images_bhwc`, outputs by the names of the module. Where `batch` is
+    None, for any number of them.
 
     The file is complete or absent; its metadata has the network's spec (`ModelSpec.to_json`, under `centerstream`).
     Raises ImportError without the packages onnx and onnxscript, ValueError for a size the network cannot take.
@@ -32,22 +33,24 @@ def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int,
     path = Path(path)
     spec = module.network.spec
     step = spec.size_multiple
-    if batch < 1 or height < step or width < step or height % step or width % step:
+    if (batch is not None and batch < 1) or height < step or width < step or height % step or width % step:
         raise ValueError(f"{batch} images of {width}x{height}: give 1 or more, both sides multiples of {step}")
-    program = _program(module, torch.zeros(batch, height, width, 3, dtype=torch.uint8))
+    program = _program(module, batch, height, width)
     program.model.metadata_props["centerstream"] = spec.to_json()
     with whole_file(path) as partial:
         program.save(partial)
 
 
-def _program(module: PixelNetwork, images_bhwc: torch.Tensor) -> Any:
+def _program(module: PixelNetwork, batch: int | None, height: int, width: int) -> Any:
     device = next(module.parameters()).device
+    images_bhwc = torch.zeros(batch or 2, height, width, 3, dtype=torch.uint8)  # from one alone it would learn "one"
     with warnings.catch_warnings():  # about the exporter's own workings
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         return torch.onnx.export(
             module,
             (images_bhwc.to(device),),
+            dynamic_shapes=None if batch else ({0: torch.export.Dim("batch", min=1)},),
             input_names=[INPUT_NAME],
             output_names=list(module.names),
             opset_version=OPSET,

@@ -196,7 +196,7 @@ class Rounds(Generic[Item]):
         return None if self._window.until_ns is None else max(0, self._window.until_ns - now_ns)
 
     def served(self, size: int, busy_ns: int) -> None:
-        """A lane took so long for a round of so many."""
+        """A lane took so long for a round of so many, 1 or more."""
         self._service.took(size, busy_ns)
 
     def _waits(self, fullest: int, now_ns: int) -> bool:

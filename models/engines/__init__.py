@@ -1,7 +1,7 @@
 """Ways to run a network on this machine, behind one small interface: uint8 frames in, heads out (see `engine`).
 
-    engine = create_engine("openvino", network, Job("cpu", 1, 512, 512, lanes=2, threads=1))
-    engine.run(images_bhwc, out)
+    engine = create_engine("openvino", network, Job("cpu", (1, 4), 512, 512, lanes=2, threads=1))
+    engine.run(images_bhwc, out)                          # one image, or four
 
 `auto` is the one that measured best here (see `choice`).
 """

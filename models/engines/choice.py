@@ -1,16 +1,17 @@
-"""Which engine is fastest for a job on this machine: measured once, then remembered. Knows no engine in particular."""
+"""Which engine is fastest for a job on this machine, and how many images at a time pay: measured once, then remembered.
+Knows no engine in particular."""
 
 import hashlib
-import json
 import os
 import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -24,68 +25,151 @@ from models.engines.engine import Engine, EngineError, Job
 # Compiling takes half a minute at every start; whoever wants that asks for it by name.
 NOT_TRIED = ("compile",)
 # Another engine must be this much faster than plain PyTorch to be taken: less is within what a measurement tells.
+# So must a batch against the next smaller one.
 MARGIN = 1.05
+# Those to measure where nobody says otherwise.
+BATCHES = (1, 2, 4, 8)
 ROUNDS = 5
 ROUND_SECONDS = 0.4
 
-_decode = msgspec.json.Decoder(dict[str, float]).decode
+Name = TypeVar("Name")
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Images a second: of each engine, with single images where the job has them, and of the fastest by batch."""
+
+    engines: dict[str, float]
+    batches: dict[int, float] = {}
+
+
+_decode = msgspec.json.Decoder(Measured).decode
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fastest engine, ready for the job; how many images a second each did, {} where none had to be measured; and
-    why those that could not be made could not."""
+    """The fastest engine, ready for the job and for the batches that pay; how many images a second each engine did, and
+    this one by batch, {} where none had to be measured; and why those that could not be made could not."""
 
     engine: Engine
     images_per_second: dict[str, float]
     problems: tuple[str, ...] = ()
+    by_batch: dict[int, float] = field(default_factory=dict)
 
 
-def choose(network: CenterNet, job: Job, tell: Callable[[str], None] = lambda doing: None) -> Choice:
-    """The engine to take for `auto`; `tell` hears what takes time. Measures at the first time and after a change of
-    network, job, machine or versions; then only makes the engine."""
-    names = [name for name in available_engines(job.device) if name not in NOT_TRIED]
-    engines: dict[str, Engine] = {}
-    problems: list[str] = []
+def choose(
+    network: CenterNet,
+    job: Job,
+    tell: Callable[[str], None] = lambda doing: None,
+    *,
+    name: str = "auto",
+    batches: tuple[int, ...] = (),
+) -> Choice:
+    """The engine `name`, for `auto` the fastest; `tell` hears what takes time.
 
-    def measure_here() -> dict[str, float]:
-        for name in names:
-            tell(f"trying engine {name}")
+    With `batches`, those of them that pay (`worth_it`) take the place of the job's. Measures at the first time and
+    after a change of network, job, machine or versions; then only makes the engine. Raises EngineError for a `name`
+    that cannot be had.
+    """
+    names = [each for each in available_engines(job.device) if each not in NOT_TRIED] if name == "auto" else [name]
+    trial = _Trial(network, replace(job, batches=(min(batches),)) if batches else job, names, batches, tell)
+    measured = Measured({})
+    if len(names) > 1 or batches:
+        measured = _remembered(f"{_key(network, trial.job, names, batches)}.json", trial.measure, trial.problems.append)
+    speeds = {each: speed for each, speed in measured.engines.items() if each in names}
+    wanted = replace(trial.job, batches=worth_it(measured.batches)) if measured.batches else trial.job
+    taken = fastest(speeds) if name == "auto" else name
+    try:
+        engine = trial.engine(taken, wanted)
+    except EngineError as error:  # what was fastest once cannot be had today
+        if name != "auto":
+            raise
+        trial.problems.append(str(error))
+        engine = create_engine("eager", network, wanted)
+    return Choice(engine, speeds, tuple(trial.problems), measured.batches)
+
+
+class _Trial:
+    """Engines that were made to be measured, and what went wrong with others."""
+
+    def __init__(
+        self, network: CenterNet, job: Job, names: list[str], batches: tuple[int, ...], tell: Callable[[str], None]
+    ) -> None:
+        self.job = job
+        self.problems: list[str] = []
+        self._network = network
+        self._names = names
+        self._batches = batches
+        self._tell = tell
+        self._made: dict[tuple[str, tuple[int, ...]], Engine] = {}
+
+    def engine(self, name: str, job: Job) -> Engine:
+        """The one that was measured, or a new one. Raises EngineError."""
+        key = name, job.batches
+        return self._made.get(key) or self._made.setdefault(key, create_engine(name, self._network, job))
+
+    def measure(self) -> Measured:
+        speeds = self._engines()
+        best = fastest(speeds) if len(self._names) > 1 else self._names[0]
+        return Measured(speeds, self._by_batch(best) if self._batches else {})
+
+    def _engines(self) -> dict[str, float]:
+        if len(self._names) == 1:
+            return {}
+        engines: dict[str, Engine] = {}
+        for name in self._names:
+            self._tell(f"trying engine {name}")
             try:
-                engines[name] = create_engine(name, network, job)
+                engines[name] = self.engine(name, self.job)
             except EngineError as error:
-                problems.append(str(error))
-        tell(f"measuring {', '.join(engines)}")
+                self.problems.append(str(error))
+        self._tell(f"measuring {', '.join(engines)}")
         return measure(engines)
 
-    speeds = _remembered(f"{_key(network, job, names)}.json", measure_here, problems.append)
-    speeds = {name: speed for name, speed in speeds.items() if name in names}
-    name = fastest(speeds)
-    try:
-        engine = engines.get(name) or create_engine(name, network, job)
-    except EngineError as error:  # what was fastest once cannot be had today
-        problems.append(str(error))
-        engine = create_engine("eager", network, job)
-    return Choice(engine, speeds, tuple(problems))
+    def _by_batch(self, name: str) -> dict[int, float]:
+        """Of each batch, measured in turn with the best smaller one, until one is slower than that."""
+        best, *larger = sorted(self._batches)
+        speeds: dict[int, float] = {}
+        for batch in larger:
+            self._tell(f"measuring {name} with {batch} images at a time")
+            try:
+                pair = {each: self.engine(name, replace(self.job, batches=(each,))) for each in (best, batch)}
+            except EngineError as error:  # such as no memory for so many
+                self.problems.append(str(error))
+                break
+            measured = measure(pair)
+            speeds.setdefault(best, measured[best])
+            speeds[batch] = speeds[best] * measured[batch] / measured[best]
+            if speeds[batch] < speeds[best] / MARGIN:
+                break
+            best = batch if speeds[batch] > MARGIN * speeds[best] else best
+        return speeds
 
 
-def _remembered(
-    file_name: str, measure_here: Callable[[], dict[str, float]], lament: Callable[[str], None]
-) -> dict[str, float]:
+def worth_it(images_per_second: dict[int, float]) -> tuple[int, ...]:
+    """The smallest batch, and each that gives clearly more images a second than the next smaller one that is."""
+    batches = sorted(images_per_second)
+    worth = batches[:1]
+    for batch in batches[1:]:
+        if images_per_second[batch] > MARGIN * images_per_second[worth[-1]]:
+            worth.append(batch)
+    return tuple(worth)
+
+
+def _remembered(file_name: str, measure_here: Callable[[], Measured], lament: Callable[[str], None]) -> Measured:
     """What was measured at an earlier start, or is now; `lament` hears why the next start will not know of it."""
-    measured: dict[str, float] = {}
+    measured: list[Measured] = []
 
     def measure_into(path: Path) -> None:
-        measured.update(measure_here())
-        path.write_text(json.dumps(measured))
+        measured.append(measure_here())
+        path.write_bytes(msgspec.json.encode(measured[0]))
 
     try:
         return _decode(cached_file(file_name, measure_into).read_bytes())
     except msgspec.MsgspecError:
-        return measured or measure_here()
+        return measured[0] if measured else measure_here()
     except OSError as error:
         lament(f"remembering which engine is fastest, so each start measures: the cache cannot be written ({error})")
-        return measured or measure_here()
+        return measured[0] if measured else measure_here()
 
 
 def fastest(images_per_second: dict[str, float]) -> str:
@@ -94,10 +178,10 @@ def fastest(images_per_second: dict[str, float]) -> str:
     return best if images_per_second.get(best, 0.0) > MARGIN * images_per_second.get("eager", 0.0) else "eager"
 
 
-def measure(engines: dict[str, Engine]) -> dict[str, float]:
+def measure(engines: dict[Name, Engine]) -> dict[Name, float]:
     """Images a second of each with all its lanes at work: the median of rounds in which each has its turn, so that a
     machine that changes its pace changes it for all."""
-    rates: dict[str, list[float]] = {name: [] for name in engines}
+    rates: dict[Name, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, engine in engines.items():
             rates[name].append(_images_per_second(engine))
@@ -105,12 +189,12 @@ def measure(engines: dict[str, Engine]) -> dict[str, float]:
 
 
 def _images_per_second(engine: Engine) -> float:
-    job = engine.job
-    images_bhwc = engine.black()
+    job, batch = engine.job, min(engine.job.batches)
+    images_bhwc = engine.black(batch)
     started = time.perf_counter()
 
     def work(_: int) -> int:
-        out, runs = engine.allocate(), 0
+        out, runs = engine.allocate(batch), 0
         while not runs or time.perf_counter() - started < ROUND_SECONDS:
             engine.run(images_bhwc, out)
             runs += 1
@@ -118,14 +202,14 @@ def _images_per_second(engine: Engine) -> float:
 
     with ThreadPoolExecutor(job.lanes) as lanes:
         runs = sum(lanes.map(work, range(job.lanes)))
-    return runs * job.batch / (time.perf_counter() - started)
+    return runs * batch / (time.perf_counter() - started)
 
 
-def _key(network: CenterNet, job: Job, names: list[str]) -> str:
+def _key(network: CenterNet, job: Job, names: list[str], batches: tuple[int, ...]) -> str:
     """A file name for all that a measurement depends on."""
     runtimes = [name for name in names if find_spec(name)]
     versions = [f"{package} {version(package)}" for package in ("torch", *runtimes)]
-    facts = [network.head_specs, job, names, versions, _processor(job.device)]
+    facts = [network.head_specs, job, names, batches, versions, _processor(job.device)]
     return f"engines-{network.spec.name}-{hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()}"
 
 

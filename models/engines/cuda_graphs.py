@@ -10,34 +10,34 @@ from models.engines.engine import Images, Job, Outputs
 
 
 class CudaGraphs(Eager):
-    """A recording for each lane, with its own stream and pinned buffers: one lane's copies go on beside the other's
-    kernels. Pixels cross once, as bytes."""
+    """A recording for each lane and batch, with its own stream and pinned buffers: one lane's copies go on beside the
+    other's kernels. Pixels cross once, as bytes."""
 
     name = "cuda_graphs"
 
     def __init__(self, network: CenterNet, job: Job) -> None:
         super().__init__(network, job)
         torch.backends.cudnn.benchmark = True  # the shapes never change
-        self._free: LifoQueue[_Recording] = LifoQueue()
+        self._free: LifoQueue[dict[int, _Recording]] = LifoQueue()
         for _ in range(job.lanes):
-            self._free.put(_Recording(self))
+            self._free.put({batch: _Recording(self, batch) for batch in job.batches})
 
     def run(self, images_bhwc: Images, out: Outputs) -> None:
-        self.check(images_bhwc)
-        recording = self._free.get()
+        batch = self.check(images_bhwc)
+        lane = self._free.get()
         try:
-            recording.replay(images_bhwc, out)
+            lane[batch].replay(images_bhwc, out)
         finally:
-            self._free.put(recording)
+            self._free.put(lane)
 
 
 class _Recording:
-    """One lane: its buffers on either side and the graph between them."""
+    """One batch of one lane: its buffers on either side and the graph between them."""
 
-    def __init__(self, engine: CudaGraphs) -> None:
+    def __init__(self, engine: CudaGraphs, batch: int) -> None:
         self._names = engine.module.names
         device = torch.device(engine.job.device)
-        self._host_in = torch.from_numpy(engine.black()).pin_memory()
+        self._host_in = torch.from_numpy(engine.black(batch)).pin_memory()
         self._device_in = self._host_in.to(device)
         self._stream = torch.cuda.Stream(device)
         self._graph = torch.cuda.CUDAGraph()

@@ -42,5 +42,6 @@ class Compiled(Eager):
         self._call = torch.compile(self.module, dynamic=False)
 
     def warm_up(self) -> None:
-        self.run(self.black(), self.allocate())  # compiled once, not in every lane at the same time
+        for batch in self.job.batches:
+            self.run_black(batch)  # compiled once, not in every lane at the same time
         super().warm_up()

@@ -25,7 +25,7 @@ class Job:
     """What an engine is made for; nothing of it changes afterwards.
 
     device            "cpu", "cuda" or "cuda:N"
-    batch             images at a time
+    batches           how many images at a time: any of these
     height, width     of the input in pixels, multiples of the network's `size_multiple`
     lanes             calls of `run` that may be under way at the same time
     threads           CPU threads for each of them
@@ -33,7 +33,7 @@ class Job:
     """
 
     device: str = "cpu"
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
     height: int = 512
     width: int = 512
     lanes: int = 1
@@ -41,9 +41,23 @@ class Job:
     top_k: int = 0
     class_ids: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.batches or min(self.batches) < 1:
+            raise ValueError(f"batches {self.batches}: give numbers of images from 1 on, such as (1, 4)")
+
+    def parts(self, images: int) -> list[int]:
+        """So many images as batches, the largest first. Raises ValueError where that leaves some."""
+        parts: list[int] = []
+        for batch in sorted(self.batches, reverse=True):
+            count, images = divmod(images, batch)
+            parts += [batch] * count
+        if images:
+            raise ValueError(f"{images} images are fewer than any of the batches {self.batches}")
+        return parts
+
 
 class Engine(ABC):
-    """A network at work. `precision` is what it computes in; `output_shapes` are those of what comes out, by name."""
+    """A network at work. `precision` is what it computes in."""
 
     name: ClassVar[str]
     precision = "fp32"
@@ -51,33 +65,47 @@ class Engine(ABC):
     def __init__(self, network: CenterNet, job: Job) -> None:
         self.job = job
         self.module = module_for(network, job)
-        self.output_shapes = self.module.output_shapes(job.batch, job.height, job.width)
 
     @abstractmethod
     def run(self, images_bhwc: Images, out: Outputs) -> None:
-        """uint8 RGB images (B, H, W, 3) in, C-contiguous float32 arrays of `output_shapes` filled.
+        """uint8 RGB images (B, H, W, 3) in, B any of the job's batches; C-contiguous float32 arrays of
+        `output_shapes(B)` filled.
 
         At most `job.lanes` threads at a time. Raises ValueError for images of another shape.
         """
 
-    def allocate(self) -> dict[str, NDArray[np.float32]]:
+    def output_shapes(self, batch: int = 1) -> dict[str, tuple[int, ...]]:
+        """Of what comes out for so many images, by name."""
+        return self.module.output_shapes(batch, self.job.height, self.job.width)
+
+    def allocate(self, batch: int = 1) -> dict[str, NDArray[np.float32]]:
         """Arrays for `run` to fill."""
-        return {name: np.empty(shape, np.float32) for name, shape in self.output_shapes.items()}
+        return {name: np.empty(shape, np.float32) for name, shape in self.output_shapes(batch).items()}
 
     def warm_up(self) -> None:
-        """Runs every lane: buffers are kept for each thread that there will be."""
+        """Runs every batch in every lane: buffers are kept for each thread that there will be."""
         with ThreadPoolExecutor(self.job.lanes) as lanes:
-            list(lanes.map(lambda _: self.run(self.black(), self.allocate()), range(2 * self.job.lanes)))
+            for batch in self.job.batches:
+                list(lanes.map(self.run_black, [batch] * 2 * self.job.lanes))
 
-    def black(self) -> Images:
+    def run_black(self, batch: int) -> None:
+        """For what happens at the first time only."""
+        self.run(self.black(batch), self.allocate(batch))
+
+    def black(self, batch: int = 1) -> Images:
         """Images that `run` takes."""
-        return np.zeros((self.job.batch, self.job.height, self.job.width, 3), np.uint8)
+        return np.zeros((batch, self.job.height, self.job.width, 3), np.uint8)
 
-    def check(self, images_bhwc: Images) -> None:
-        """Raises ValueError where the images are not what the job said."""
-        expected = (self.job.batch, self.job.height, self.job.width, 3)
-        if images_bhwc.shape != expected or images_bhwc.dtype != np.uint8:
-            raise ValueError(f"images {images_bhwc.dtype} {images_bhwc.shape}: this engine takes uint8 {expected}")
+    def check(self, images_bhwc: Images) -> int:
+        """The batch. Raises ValueError where the images are not what the job said."""
+        job, (batch, *rest) = self.job, images_bhwc.shape
+        if batch not in job.batches or rest != [job.height, job.width, 3] or images_bhwc.dtype != np.uint8:
+            batches = " or ".join(map(str, sorted(job.batches)))
+            raise ValueError(
+                f"images {images_bhwc.dtype} {images_bhwc.shape}: this engine takes uint8 "
+                f"({batches}, {job.height}, {job.width}, 3)"
+            )
+        return batch
 
 
 def module_for(network: CenterNet, job: Job) -> PixelNetwork:

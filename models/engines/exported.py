@@ -1,4 +1,5 @@
-"""The ONNX file of a network, made once for its weights and its size and kept in the cache. Knows no runtime."""
+"""The ONNX file of a network, made once for its weights and its size, for any number of images, and kept in the cache.
+Knows no runtime."""
 
 import hashlib
 from importlib.metadata import version
@@ -19,7 +20,7 @@ def exported(module: PixelNetwork, job: Job) -> Path:
     def make(path: Path) -> None:
         from models.export import export_onnx  # and torchvision: seconds that are paid only when there is no file yet
 
-        export_onnx(module, path, job.height, job.width, job.batch)
+        export_onnx(module, path, job.height, job.width, batch=None)
 
     try:
         return cached_file(f"{module.network.spec.name}-{_digest(module, job)}.onnx", make)
@@ -34,7 +35,7 @@ def exported(module: PixelNetwork, job: Job) -> Path:
 def _digest(module: PixelNetwork, job: Job) -> str:
     """Of all that decides what is in the file: the weights, the job, the code of the networks, the exporter."""
     digest = hashlib.blake2b(digest_size=12)
-    facts = [module.network.spec.to_json(), job.batch, job.height, job.width, job.top_k, job.class_ids]
+    facts = [module.network.spec.to_json(), job.height, job.width, job.top_k, job.class_ids]
     facts += [version(package) for package in ("torch", "torchvision", "onnx", "onnxscript")]
     digest.update(repr(facts).encode())
     for source in sorted(SOURCES.rglob("*.py")):

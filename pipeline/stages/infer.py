@@ -115,7 +115,7 @@ class Infer(Stage):
 
     def _room(self, frame: Frame, slot: Slot) -> dict[str, np.ndarray]:
         """Arrays in `slot`, where the engine writes its one image's heads by itself."""
-        shapes = self._engine.output_shapes
+        shapes = self._engine.output_shapes()
         return {name: frame.place(name, slot, "float32", shape[1:])[None] for name, shape in shapes.items()}
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from models import SPECS, create_model, load_model
 from models.decode import decode
 from models.engines import ENGINES, EngineError, Job, available_engines, create_engine
-from models.engines.choice import choose, fastest
+from models.engines.choice import choose, fastest, worth_it
 from models.export import main as export_main
 from models.pixels import PixelDetector, PixelNetwork
 from tests.kit.drawn_weights import drawn_state_dict
@@ -41,12 +43,12 @@ def cache(tmp_path_factory):
         yield folder
 
 
-def noise(job: Job) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (job.batch, job.height, job.width, 3), np.uint8)
+def noise(job: Job, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, job.height, job.width, 3), np.uint8)
 
 
 def heads_of(engine, images_bhwc) -> dict[str, np.ndarray]:
-    out = engine.allocate()
+    out = engine.allocate(len(images_bhwc))
     engine.run(images_bhwc, out)
     return out
 
@@ -75,11 +77,55 @@ def test_pixels_are_normalised_and_put_in_the_order_of_the_spec() -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", [name for name in available_engines("cpu") if name not in ("eager", "compile")])
 def test_every_engine_gives_the_heads_of_plain_pytorch(shipped, name, batch) -> None:
-    job = Job(batch=batch, height=96, width=160)
-    images = noise(job)
+    job = Job(batches=(batch,), height=96, width=160)
+    images = noise(job, batch)
     assert_same(
         heads_of(create_engine(name, shipped, job), images), heads_of(create_engine("eager", shipped, job), images)
     )
+
+
+@pytest.mark.parametrize("top_k", [0, 20], ids=["heads", "candidates"])
+@pytest.mark.parametrize("name", ["eager", *EXPORTING])
+def test_a_batch_gives_what_its_images_give_alone(shipped, name, top_k) -> None:
+    job = Job(batches=(1, 2, 4), height=64, width=96, lanes=2, top_k=top_k, class_ids=tuple(range(80)) if top_k else ())
+    engine, images = create_engine(name, shipped, job), noise(job, 4)
+    alone = [heads_of(engine, image[None]) for image in images]
+    for batch in (4, 2):
+        together = heads_of(engine, images[:batch])
+        assert {head: array.shape for head, array in together.items()} == engine.output_shapes(batch)
+        assert_same(together, {head: np.concatenate([one[head] for one in alone[:batch]]) for head in together})
+
+
+@pytest.mark.parametrize("name", ["eager", *EXPORTING])
+def test_lanes_may_run_different_batches(shipped, name) -> None:
+    job = Job(batches=(1, 3), height=64, width=64, lanes=2)
+    engine, images = create_engine(name, shipped, job), noise(job, 3)
+    expected = heads_of(engine, images)["hm"]
+    with ThreadPoolExecutor(2) as lanes:
+        all_three = [lanes.submit(heads_of, engine, images) for _ in range(6)]
+        the_last = [lanes.submit(heads_of, engine, images[2:]) for _ in range(6)]
+    for each in all_three:
+        np.testing.assert_allclose(each.result()["hm"], expected, atol=1e-4)
+    for each in the_last:
+        np.testing.assert_allclose(each.result()["hm"], expected[2:], atol=TOLERANCE * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("images", "parts"), [(1, [1]), (3, [2, 1]), (7, [4, 2, 1]), (8, [4, 4]), (11, [4, 4, 2, 1]), (0, [])]
+)
+def test_any_number_of_images_is_a_few_batches(images, parts) -> None:
+    assert Job(batches=(1, 4, 2)).parts(images) == parts
+
+
+def test_images_that_make_no_batch_are_told() -> None:
+    with pytest.raises(ValueError, match="3 images are fewer than any of the batches"):
+        Job(batches=(4,)).parts(3)
+
+
+@pytest.mark.parametrize("batches", [(), (0,), (1, -2)])
+def test_batches_that_are_none_are_refused(batches) -> None:
+    with pytest.raises(ValueError, match="give numbers of images from 1 on"):
+        Job(batches=batches)
 
 
 @pytest.mark.parametrize("arch", ["resdcn_18", "dla_34", pytest.param("hourglass", marks=pytest.mark.slow)])
@@ -113,7 +159,7 @@ def test_a_detector_gives_the_candidates_of_decode(shipped) -> None:
     heads = {name: torch.from_numpy(head) for name, head in heads.items()}
     expected = decode(heads["hm"][:, [0, 2]], heads["wh"], None, 20).numpy()
     got = heads_of(engine, images)["candidates"]
-    assert engine.output_shapes == {"candidates": (1, 20, 6)}
+    assert engine.output_shapes() == {"candidates": (1, 20, 6)}
     np.testing.assert_allclose(got[..., :5], expected[..., :5], rtol=1e-4, atol=1e-4)
     assert set(got[..., 5].ravel()) <= {0.0, 2.0}
     np.testing.assert_array_equal(got[..., 5] == 2, expected[..., 5] == 1)
@@ -140,6 +186,9 @@ def test_images_that_the_job_did_not_say_are_refused(shipped, name, images) -> N
     engine = create_engine(name, shipped, Job(height=64, width=64))
     with pytest.raises(ValueError, match=r"this engine takes uint8 \(1, 64, 64, 3\)"):
         engine.run(images, engine.allocate())
+    engine = create_engine(name, shipped, Job(batches=(1, 3), height=64, width=64))
+    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1 or 3, 64, 64, 3\)"):
+        engine.run(images, engine.allocate())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +207,7 @@ def test_a_network_is_exported_once_for_its_weights(shipped, cache) -> None:
     job = Job(height=64, width=64)
     create_engine(EXPORTING[0], shipped, job)
     before = {path: path.stat().st_ino for path in cache.glob("*.onnx")}
-    create_engine(EXPORTING[-1], shipped, job)
+    create_engine(EXPORTING[-1], shipped, replace(job, batches=(1, 2)))
     assert {path: path.stat().st_ino for path in cache.glob("*.onnx")} == before
     other = create_model("mobilenetv3")
     create_engine(EXPORTING[0], other, job)
@@ -195,7 +244,7 @@ def test_auto_measures_once(shipped, cache) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ['{"eager": "fast"', '{"eager": 1.0, "warp": 1e9}', "", "\0" * 40],
+    ['{"engines": {"eager": "fast"', '{"engines": {"eager": 1.0, "warp": 1e9}}', "", "\0" * 40],
     ids=["cut", "unknown", "empty", "zeros"],
 )
 def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache, damage) -> None:
@@ -204,7 +253,91 @@ def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache, damage) 
     newest(cache.glob("engines-*.json")).write_text(damage)
     choice = choose(shipped, job)
     assert choice.images_per_second and "warp" not in choice.images_per_second
-    assert json.loads(newest(cache.glob("engines-*.json")).read_text()) == choice.images_per_second
+    assert json.loads(newest(cache.glob("engines-*.json")).read_text())["engines"] == choice.images_per_second
+
+
+@pytest.mark.parametrize(
+    ("speeds", "batches"),
+    [
+        ({1: 40.0, 2: 37.0}, (1,)),
+        ({1: 40.0, 2: 41.9}, (1,)),
+        ({1: 40.0, 2: 42.1}, (1, 2)),
+        ({1: 40.0, 2: 60.0, 4: 62.0, 8: 64.0}, (1, 2, 8)),  # 8 against 2, for 4 is not
+        ({1: 40.0, 2: 41.0, 4: 80.0, 8: 150.0}, (1, 4, 8)),
+    ],
+)
+def test_a_batch_is_worth_it_when_it_is_clearly_faster_than_the_smaller_one(speeds, batches) -> None:
+    assert worth_it(speeds) == batches
+
+
+class PacedEngine:
+    """A batch of b takes what the pace says."""
+
+    def __init__(self, job: Job, pace: dict[int, float]) -> None:
+        self.name, self.job, self._pace = "paced", job, pace
+
+    def black(self, batch: int):
+        return batch
+
+    def allocate(self, batch: int):
+        return None
+
+    def run(self, images: int, out) -> None:
+        time.sleep(images / self._pace[images])
+
+
+@pytest.fixture
+def paced(monkeypatch, tmp_path):
+    """Engines whose images a second are `pace`, by batch; what is not there they cannot take. Tells which were made."""
+    pace: dict[int, float] = {}
+    made: list[tuple[int, ...]] = []
+
+    def make(name: str, network, job: Job):
+        if not set(job.batches) <= pace.keys():
+            raise EngineError(f"engine {name}: no memory for {max(job.batches)} images")
+        made.append(job.batches)
+        return PacedEngine(job, pace)
+
+    monkeypatch.setenv("CENTERSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr("models.engines.choice.create_engine", make)
+    return pace, made
+
+
+@pytest.mark.parametrize(
+    ("pace", "measured", "worth"),
+    [
+        ({1: 100, 2: 200, 4: 400, 8: 800}, [1, 2, 4, 8], (1, 2, 4, 8)),
+        ({1: 400, 2: 200, 4: 800, 8: 800}, [1, 2], (1,)),
+        ({1: 200, 2: 400, 4: 200, 8: 800}, [1, 2, 4], (1, 2)),
+        ({1: 200, 2: 400}, [1, 2], (1, 2)),
+    ],
+    ids=["faster and faster", "not with two", "not with four", "no memory for four"],
+)
+def test_batches_are_measured_until_one_is_slower_than_the_smaller(shipped, paced, pace, measured, worth) -> None:
+    rates, made = paced
+    rates.update(pace)
+    choice = choose(shipped, SMALL, name="eager", batches=(1, 2, 4, 8))
+    assert list(choice.by_batch) == measured and choice.engine.job.batches == worth
+    assert choice.images_per_second == {}
+    assert bool(choice.problems) == (4 not in pace)
+    made.clear()
+    again = choose(shipped, SMALL, name="eager", batches=(1, 2, 4, 8))
+    assert again.by_batch == choice.by_batch and made == [worth]
+
+
+def test_auto_measures_batches_of_the_fastest_engine_too(shipped, cache) -> None:
+    told: list[str] = []
+    choice = choose(shipped, Job(height=64, width=64), told.append, batches=(1, 2))
+    assert f"measuring {choice.engine.name} with 2 images at a time" in told
+    assert set(choice.by_batch) == {1, 2} and choice.engine.job.batches == worth_it(choice.by_batch)
+    assert choice.engine.name == fastest(choice.images_per_second)
+
+
+def test_a_named_engine_that_cannot_be_had_is_told_with_its_batches_too(shipped) -> None:
+    with pytest.raises(EngineError, match="runs on cuda"):
+        choose(shipped, SMALL, name="cuda_graphs", batches=(1, 2))
+    with pytest.raises(EngineError, match="runs on cuda"):
+        choose(shipped, SMALL, name="cuda_graphs")
 
 
 def newest(paths) -> Path:

@@ -30,19 +30,20 @@ def test_a_gpu_finds_what_the_cpu_finds(tmp_path) -> None:
         assert all(a["box_xyxy"] == pytest.approx(b["box_xyxy"], abs=3) for a, b in best)
 
 
-def noise(job: Job) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (job.batch, job.height, job.width, 3), np.uint8)
+def noise(job: Job, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, job.height, job.width, 3), np.uint8)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("name", ["eager", "compile", "cuda_graphs"])
 def test_an_engine_on_a_gpu_gives_the_heads_of_the_cpu(name, batch) -> None:
     assert name in available_engines("cuda")
-    network, images = load_model("mobilenetv3"), noise(Job(batch=batch))
-    expected = create_engine("eager", network, Job(batch=batch)).allocate()
-    create_engine("eager", network, Job(batch=batch)).run(images, expected)
-    engine = create_engine(name, load_model("mobilenetv3"), Job("cuda", batch=batch))
-    out = engine.allocate()
+    network, images = load_model("mobilenetv3"), noise(Job(), batch)
+    on_cpu = create_engine("eager", network, Job(batches=(batch,)))
+    expected = on_cpu.allocate(batch)
+    on_cpu.run(images, expected)
+    engine = create_engine(name, load_model("mobilenetv3"), Job("cuda", batches=(1, 4)))
+    out = engine.allocate(batch)
     engine.run(images, out)
     for head in expected:  # half precision
         assert np.abs(out[head] - expected[head]).max() < 0.03 * np.abs(expected[head]).max()
