@@ -53,7 +53,8 @@ def test_a_new_kind_of_output(project) -> None:
 def test_a_new_backbone(project) -> None:
     entry = '    (_paper_spec("dla_34"), "dla"),\n'
     follow(project, "A new backbone", "models/backbones/plain.py", "models/spec.py", entry)
-    save = "import models; m = models.create_model('plain'); models.save_checkpoint(m.state_dict(), 'mine.safetensors', m.spec)"
+    make = "import models; m = models.create_model('plain')"
+    save = f"{make}; models.save_checkpoint(m.state_dict(), 'mine.safetensors', m.spec)"
     assert run(project, "-c", save).returncode == 0
     options = ("--model", "plain", "--weights", "mine.safetensors", "--max-frames", 2, "--engine", "eager")
     done = run(project, "run_pipeline.py", CLIP, *options, "--placement", "threads", "--jsonl", "o.jsonl")
