@@ -1,8 +1,8 @@
 """A number drawn into a picture as large blocks, and read from it again after two encoders and under an overlay.
 
 A picture has the code three times, in strips over its whole width, each with the bits in another place, so that a label
-or a box hides different bits in each. A strip is read alone, or all by majority; what has no right checksum is not read.
-Magenta and green ends tell a picture in colour from one that was turned grey.
+or a box hides different bits in each. A strip is read alone, or all by majority; without the right checksum nothing is
+read. Magenta and green ends tell a picture in colour from one that was turned grey.
 
     2 × 36 cells of payload: source (8 bits), number (32), CRC-32 of both; between two cells of colour on either side
 
