@@ -4,7 +4,7 @@
     ready rtsp://127.0.0.1:8554                     # and then …/cam0 to …/cam7, TCP and UDP
 
 A picture of camera i has source i and as its number the milliseconds since 1970 when it was due, modulo 2³². So numbers
-follow the wall clock: a site that was stopped or killed and begun again goes on where time is. `--sent` appends one line
+follow the wall clock: a site that was stopped or killed and begun again goes on where time is. `--sent` appends a line
 for each picture made: {"source":0,"number":…}. Behind the code people walk, so that detection has work.
 
 A line on standard input changes one camera, or all with `*`, and is answered by `done` or `refused: …`:
@@ -221,6 +221,7 @@ class Camera(threading.Thread):
         """Another encoder where the pictures are to have another form."""
         before = self._encoded
         if before is None or before.form != look.form:
+            scene(look.width, look.height)  # made here, where cameras come one after the other
             self._sets = parameter_sets(look)
             self._encoder = Encoder(look)
         if before is not None and before.codec != look.codec:
