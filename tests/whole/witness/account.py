@@ -1,0 +1,285 @@
+"""Checks what came out against itself and the pictures: each frame of a source has one fate, told once, in order.
+
+What has a picture is found in the videos by order: the k-th picture that is not grey belongs to the k-th line with the
+status ok or failed. Where the presentation times of the two part, one is missing; what fits again goes on together.
+A pair is checked by the picture's own number, the moment it was made in milliseconds:
+
+- it comes from the right camera, was not made after the frame was captured, and numbers grow with seq;
+- from one pair to the next, as much time passed in the pictures as in the lines, by the source's clock or, where that
+  was repaired, by the wall clock. So a picture that belongs to the frame before or after does not pass.
+
+Knows no file.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+from tests.whole.witness.pictures import Picture
+from tests.whole.witness.records import FrameLine, Line, SignalLine
+
+LAP = 2**32  # numbers are milliseconds modulo this
+SAME_MOMENT_SECONDS = 0.005  # a video's clock has a finer step
+AHEAD = 200  # lines or pictures looked ahead for one that fits
+CLOCKS_AGREE_SECONDS = 0.05  # between the camera and us: one machine
+LOST_STATES = ("lost", "live")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What may be, because of what was done to the run."""
+
+    missing_pictures: int = 0  # an output may miss frames while it stands still or its process is killed
+    damage: bool = False  # packets were lost: pictures may repeat an older one or be past reading
+
+
+NOTHING = Allowed()
+
+
+@dataclass
+class Account:
+    """What became of the frames of one source."""
+
+    source: str
+    frames: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # by "stage: reason"
+    silent: int = 0
+    pictures: int = 0
+    grey: int = 0
+    unreadable: int = 0
+    without_picture: list[FrameLine] = field(default_factory=list)
+    outages: int = 0
+    lost_in_outages: int = 0
+    lost_on_network: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line and its picture, with the moment that the picture says it was made."""
+
+    line: FrameLine
+    picture: Picture
+    made_seconds: float  # in the lap of the line's `captured_unix`
+
+    @property
+    def number(self) -> int:
+        assert self.picture.code is not None
+        return self.picture.code.number
+
+
+def account(
+    source: str,
+    lines: Sequence[Line],
+    pictures: Sequence[Picture] | None,
+    code: int | None = None,
+    sent: Sequence[int] | None = None,
+    allowed: Allowed = NOTHING,
+) -> Account:
+    """`lines` and `pictures` of `source` alone, in their order; no pictures, no check of pictures.
+
+    `code` is the source number that its pictures must have, None for that of the first; `sent` are the numbers of the
+    pictures that its camera made.
+    """
+    result = Account(source)
+    frames = [line for line in lines if isinstance(line, FrameLine)]
+    _check_fates(frames, result)
+    _check_signals(lines, result)
+    if pictures is not None:
+        shown = [picture for picture in pictures if not picture.is_grey]
+        result.pictures, result.grey = len(shown), len(pictures) - len(shown)
+        paired = _pair([line for line in frames if line.has_picture], shown, result)
+        pairs = _readable(paired, code, result, allowed)
+        _check_numbers(pairs, sent, result, allowed)
+        if sent is not None:
+            _count_lost(pairs, lines, sent, result)
+        if len(result.without_picture) > allowed.missing_pictures:
+            told = [f"seq {line.seq} ({line.status}) has no picture in the video" for line in result.without_picture]
+            result.problems += told
+    return result
+
+
+# -- lines
+
+
+def _check_fates(frames: Sequence[FrameLine], result: Account) -> None:
+    if not frames:
+        result.problems.append("it has no frame at all")
+        return
+    times = Counter(line.seq for line in frames)
+    result.frames = max(times) + 1
+    result.by_status.update(line.status for line in frames)
+    result.problems += [f"seq {seq} is told {count} times" for seq, count in times.items() if count > 1]
+    silent = [seq for seq in range(result.frames) if seq not in times]
+    result.silent = len(silent)
+    result.problems += [f"seq {text} silent" for text in _ranges(silent)]
+    for before, line in pairwise(frames):
+        if line.seq < before.seq:
+            result.problems.append(f"seq {line.seq} comes after {before.seq}")
+    for line in frames:
+        _check_fate(line, result)
+
+
+def _check_fate(line: FrameLine, result: Account) -> None:
+    if line.status == "dropped":
+        result.dropped[f"{line.stage}: {line.reason}"] += 1
+        if not (line.stage and line.reason):
+            result.problems.append(f"seq {line.seq} was dropped without a stage or a reason")
+    if line.status == "failed" and not line.reason:
+        result.problems.append(f"seq {line.seq} failed without a reason")
+
+
+def _check_signals(lines: Sequence[Line], result: Account) -> None:
+    """A signal says which frame comes first after it."""
+    last_seq, at_least = -1, 0
+    for line in lines:
+        if isinstance(line, SignalLine):
+            result.outages += line.state == "lost"
+            if line.seq <= last_seq:
+                result.problems.append(f"signal {line.state} before seq {line.seq} comes after seq {last_seq}")
+            at_least = line.seq
+        else:
+            if line.seq < at_least:
+                result.problems.append(f"seq {line.seq} comes after a signal before seq {at_least}")
+            last_seq = max(last_seq, line.seq)
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """`5 is`, `7 to 9 are`."""
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            first, last = numbers[start], numbers[end - 1]
+            yield f"{first} is" if first == last else f"{first} to {last} are"
+            start = end
+
+
+# -- lines and pictures
+
+
+def _pair(lines: Sequence[FrameLine], pictures: Sequence[Picture], result: Account) -> list[tuple[FrameLine, Picture]]:
+    """By order, and by presentation time where one is missing."""
+    paired: list[tuple[FrameLine, Picture]] = []
+    file, origin, i, j = -1, 0.0, 0, 0
+
+    def fits(line: FrameLine, picture: Picture) -> bool:
+        return picture.file == file and abs(picture.pts_seconds + origin - line.pts_seconds) < SAME_MOMENT_SECONDS
+
+    def skip(lines_to: int, pictures_to: int) -> None:
+        result.without_picture += lines[i:lines_to]
+        result.problems += [f"{picture} belongs to no line" for picture in pictures[j:pictures_to]]
+
+    while i < len(lines) and j < len(pictures):
+        next_i, next_j = i, j
+        if pictures[j].file != file:
+            next_i = _first_of_file(i, lines, pictures[j], paired)
+        elif not fits(lines[i], pictures[j]):
+            next_i = next((k for k in range(i, min(i + AHEAD, len(lines))) if fits(lines[k], pictures[j])), i)
+            if next_i == i:
+                next_j = next((k for k in range(j, min(j + AHEAD, len(pictures))) if fits(lines[i], pictures[k])), j)
+        skip(next_i, next_j)
+        i, j = next_i, next_j
+        if not fits(lines[i], pictures[j]):  # a new file, or the clock leapt
+            file, origin = pictures[j].file, lines[i].pts_seconds - pictures[j].pts_seconds
+        paired.append((lines[i], pictures[j]))
+        i, j = i + 1, j + 1
+    skip(len(lines), len(pictures))
+    return paired
+
+
+def _first_of_file(
+    i: int, lines: Sequence[FrameLine], picture: Picture, paired: Sequence[tuple[FrameLine, Picture]]
+) -> int:
+    """Which line a file begins with: in order, or, since what is before may have been lost, as old as others were."""
+    ages = [line.captured_unix - _made(line, shown) for line, shown in paired[-AHEAD:] if shown.code]
+    if not ages or picture.code is None:
+        return i
+    usual = median(ages)
+
+    def oddness(k: int) -> float:
+        return abs(lines[k].captured_unix - _made(lines[k], picture) - usual)
+
+    return min(range(i, min(i + AHEAD, len(lines))), key=oddness)
+
+
+def _made(line: FrameLine, picture: Picture) -> float:
+    """When the picture says it was made, in Unix seconds."""
+    assert picture.code is not None
+    captured = round(line.captured_unix * 1000)
+    return (captured - (captured - picture.code.number + LAP // 2) % LAP + LAP // 2) / 1000
+
+
+def _readable(
+    paired: Sequence[tuple[FrameLine, Picture]], code: int | None, result: Account, allowed: Allowed
+) -> list[Pair]:
+    """Those whose picture can be read and comes from the right camera."""
+    pairs = []
+    for line, picture in paired:
+        if picture.code is None:
+            result.unreadable += 1
+            if not allowed.damage:
+                result.problems.append(f"the bar code of seq {line.seq} ({picture}) cannot be read")
+            continue
+        code = picture.code.source if code is None else code
+        if picture.code.source != code:
+            result.problems.append(f"seq {line.seq} shows a picture of camera {picture.code.source}, not {code}")
+            continue
+        pairs.append(Pair(line, picture, _made(line, picture)))
+    return pairs
+
+
+def _check_numbers(pairs: Sequence[Pair], sent: Sequence[int] | None, result: Account, allowed: Allowed) -> None:
+    times_sent = Counter(sent or ())
+    steps = [later.made_seconds - earlier.made_seconds for earlier, later in pairwise(pairs)]
+    usual_step = median(steps) if steps else 0.0
+    for pair in pairs:
+        if pair.made_seconds > pair.line.captured_unix + CLOCKS_AGREE_SECONDS:
+            result.problems.append(f"seq {pair.line.seq} shows a picture made after it was captured")
+        if sent is not None and pair.number not in times_sent:
+            result.problems.append(f"seq {pair.line.seq} shows number {pair.number}, which no camera sent")
+    for earlier, later in pairwise(pairs):
+        stands_still = times_sent[earlier.number] > 1
+        repeats = earlier.number == later.number and (stands_still or allowed.damage)
+        if later.made_seconds <= earlier.made_seconds and not repeats:
+            what = "the same picture as" if earlier.number == later.number else "an older picture than"
+            result.problems.append(f"seq {later.line.seq} shows {what} seq {earlier.line.seq}")
+        elif not (stands_still or allowed.damage or _clocks_agree(earlier, later, usual_step)):
+            result.problems.append(f"seq {later.line.seq} shows a picture of another moment: {_steps(earlier, later)}")
+
+
+def _clocks_agree(earlier: Pair, later: Pair, usual_step: float) -> bool:
+    """Whether as much time passed between two pictures as between their lines, by one of the line's clocks."""
+    made, *others = _passed(earlier, later)
+    tolerance = max(0.45 * usual_step, 0.1 * made)
+    return any(abs(made - other) <= tolerance for other in others)
+
+
+def _passed(earlier: Pair, later: Pair) -> tuple[float, float, float]:
+    """Seconds between the pictures, and between the lines by presentation time and by capture."""
+    return (
+        later.made_seconds - earlier.made_seconds,
+        later.line.pts_seconds - earlier.line.pts_seconds,
+        later.line.captured_unix - earlier.line.captured_unix,
+    )
+
+
+def _steps(earlier: Pair, later: Pair) -> str:
+    made, shown, captured = _passed(earlier, later)
+    return f"{made:.3f} s after the last in the pictures, {shown:.3f} s by pts, {captured:.3f} s by capture"
+
+
+def _count_lost(pairs: Sequence[Pair], lines: Sequence[Line], sent: Sequence[int], result: Account) -> None:
+    """What was sent between two pictures and is neither of the frames between them: it never came."""
+    numbers = sorted(sent)
+    signals = [line.seq for line in lines if isinstance(line, SignalLine) and line.state in LOST_STATES]
+    for earlier, later in pairwise(pairs):
+        between = bisect_left(numbers, later.number) - bisect_right(numbers, earlier.number)
+        lost = between - (later.line.seq - earlier.line.seq - 1)
+        if any(earlier.line.seq < seq <= later.line.seq for seq in signals):
+            result.lost_in_outages += max(0, lost)
+        else:
+            result.lost_on_network += max(0, lost)
