@@ -15,7 +15,7 @@ A line on standard input changes one camera, or all with `*`, and is answered by
     cam0 codec h265      or h264; all viewers are hung up on, as by a camera that was set anew
     cam0 frozen on       the same picture again and again, number and all; or off
     cam0 stamps 86400    time stamps leap by so many seconds, from now on; `wrap` lets them pass 2³² in 3 seconds
-    * password s3cret    for user `cam`, from now on; all viewers are hung up on
+    * password s3cret    for user `cam`, from now on, or off; all viewers are hung up on
     * hangup now         nothing but that
 
 The end of standard input ends the site. CPU on one core of 2026: 1 ms a frame of 320x240 in H.264, 4 ms in H.265.
@@ -285,7 +285,7 @@ class Site(socketserver.ThreadingTCPServer):
             raise ValueError(f"there is no camera {name}; there are {', '.join(self.cameras)}, and *")
         for camera in self.cameras.values() if name == "*" else [self.cameras[name]]:
             if word == "password":
-                self.options.user, self.options.password = USER, value
+                self.options.user, self.options.password = (None, None) if value == "off" else (USER, value)
             if word in ("password", "hangup"):
                 camera.hang_up()
             else:

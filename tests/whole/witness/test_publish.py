@@ -82,6 +82,8 @@ def test_a_password_is_asked_for_from_now_on(site: Site) -> None:
     with pytest.raises(av.error.HTTPUnauthorizedError):
         watch(site.url_of(1), 1)
     assert watch(site.url_of(1).replace("//", "//cam:s3cret@"), 1)
+    site.tell("* password off")
+    assert watch(site.url_of(1), 1)
 
 
 def test_a_frozen_camera_shows_one_picture(site: Site) -> None:
