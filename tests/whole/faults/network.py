@@ -39,7 +39,7 @@ class Network:
 
     def _filter(self, rule: str) -> None:
         self.heal()
-        rules = f"table inet wire {{ chain out {{ type filter hook output priority 0; {rule}; }} }}"
+        rules = f"table inet wire {{ chain out {{ type filter hook output priority 0; {rule}; }}; }};"
         run(*self.before, "nft", rules)
 
 
@@ -69,6 +69,8 @@ def own_network() -> Iterator[Network]:
 
 
 def _remove(name: str) -> None:
+    # The card goes at once, the namespace when its last process has gone.
+    subprocess.run(["ip", "link", "delete", f"{name}a"], capture_output=True)
     subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 

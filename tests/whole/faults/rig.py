@@ -10,13 +10,12 @@
 
 `recovery` is the time from the moment the cause had gone to the first line with a result of a frame captured after it.
 Rows go to the file that CENTERSTREAM_FAULTS_TABLE names, if it does. CENTERSTREAM_FAULTS_SET has further KEY=VALUE
-pairs for the product, with blanks between them, and CENTERSTREAM_FAULTS_CAMERAS the number of cameras. Knows the product
+pairs for the product, with blanks between them; CENTERSTREAM_FAULTS_CAMERAS is the number of cameras. Knows the product
 by its command line, its process list and its outputs.
 """
 
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -42,10 +41,11 @@ MORE_SETTINGS = os.environ.get("CENTERSTREAM_FAULTS_SET", "").split()
 HEADER = """\
 # Faults
 
-What was done to a run of {cameras} cameras, and what came of it; `make faults` writes this table. *Back after* is the
-time from the moment the cause had gone (for a worker: from the blow) to the first result of a frame captured after it.
-*Lost* counts the frames that have no result, by where and why; *in the outage* and *on the network* were sent by the
-camera and never came. *Others* is the longest gap between two results of a camera that nothing was done to.
+What was done to a run of {cameras} cameras of 10 frames/s, and what came of it; `make faults` writes this table.
+*Back after* is the time from the moment the cause had gone (for a worker: from the blow) to the first result of a frame
+captured after it. *Lost* counts the frames that have no result, by where and why; *in the outage* and *on the network*
+were sent by the camera and never came. *Others* is the longest gap between two results of a camera that nothing was
+done to.
 
 | fault | back after | lost | others | witness |
 |---|---|---|---|---|
@@ -56,8 +56,11 @@ SETTINGS: dict[str, Any] = {
 }
 SOURCE_SETTINGS: dict[str, Any] = {"open_timeout_seconds": 2.0, "read_timeout_seconds": 2.0}
 READY_SECONDS = 60  # bounds of waiting, not figures
-BACK_SECONDS = 45
+BACK_SECONDS = 30
 END_SECONDS = 30
+
+
+IsBack = Callable[[dict[str, Any]], bool]
 
 
 @dataclass
@@ -142,7 +145,7 @@ class Run:
     def wait_for_results(self, since_unix: float = 0.0, sources: Sequence[str] | None = None) -> None:
         """Until each source has three results captured since then."""
         for source in sources or self.sources:
-            self._wait(lambda source=source: len(self.results(source, since_unix)) >= 3, f"results of {source}")
+            self.wait_for(lambda source=source: len(self.results(source, since_unix)) >= 3, f"results of {source}")
 
     def wait_for_signal(self, source: str, state: str) -> None:
         """Until the outputs tell of this state of the source, during the fault."""
@@ -152,13 +155,15 @@ class Run:
             signals = [line for line in self.lines(source) if line.get("kind") == "signal"]
             return any(line["state"] == state and line["at_unix"] >= at_unix - 1 for line in signals)
 
-        self._wait(told, f"the signal {state} of {source}")
+        self.wait_for(told, f"the signal {state} of {source}")
 
     def wait_until_told(self, text: str) -> None:
         """Until the product's standard error has `text`."""
-        self._wait(lambda: any(text in line for line in self.errors), f"'{text}' on standard error")
+        self.wait_for(lambda: any(text in line for line in self.errors), f"'{text}' on standard error")
 
-    def _wait(self, condition: Callable[[], bool], what: str, seconds: float = BACK_SECONDS) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = BACK_SECONDS) -> None:
+        """Raises AssertionError when it does not come true in time, or the run ends before."""
+
         def ended_or_true() -> bool:
             return self.process.poll() is not None or condition()
 
@@ -173,14 +178,30 @@ class Run:
     def fault_begins(self) -> None:
         self.fault.at_unix = time.time()
 
-    def fault_ends(self, sources: Sequence[str] | None = None, gone_unix: float | None = None) -> None:
-        """The cause has gone, now or at `gone_unix`: measure when each of these sources gave a result again."""
+    def fault_ends(
+        self, sources: Sequence[str] | None = None, is_back: IsBack | None = None, gone_unix: float | None = None
+    ) -> None:
+        """The cause has gone, now or at `gone_unix`: measure when each of these sources gave a result again, of a frame
+        captured since then and one of which `is_back` is true."""
         gone_unix = time.time() if gone_unix is None else gone_unix
         self.fault.at_unix = self.fault.at_unix or gone_unix
-        self.wait_for_results(gone_unix, sources)
         for source in sources or self.sources:
-            first = self.results(source, gone_unix)[0]
-            self.fault.recovery_seconds[source] = first["captured_unix"] + first["latency_ms"] / 1e3 - gone_unix
+
+            def back(source: str = source) -> list[dict[str, Any]]:
+                return [line for line in self.results(source, gone_unix) if is_back is None or is_back(line)]
+
+            self.wait_for(lambda back=back: len(back()) >= 3, f"results of {source} again")
+            delivered_unix = back()[0]["captured_unix"] + back()[0]["latency_ms"] / 1e3
+            seconds = self.fault.recovery_seconds
+            seconds[source] = max(seconds.get(source, 0.0), delivered_unix - gone_unix)
+
+    def is_after_outage(self, line: dict[str, Any]) -> bool:
+        """Whether its source was live again before it, after the fault had begun."""
+        at_unix = self.fault.at_unix or 0.0
+        signals = [told for told in self.lines(line["source"]) if told.get("kind") == "signal"]
+        return any(
+            told["state"] == "live" and told["at_unix"] >= at_unix and told["seq"] <= line["seq"] for told in signals
+        )
 
     def blow(self, workers: Sequence[str], number: signal.Signals) -> None:
         """A signal to workers; they must go, come back, and frames of all sources go through again."""
@@ -188,8 +209,8 @@ class Run:
         self.fault_begins()
         for pid in pids:
             os.kill(pid, number)
-        self._wait(lambda: not any(map(is_running, pids)), f"the end of {', '.join(workers)}")
-        self._wait(lambda: set(workers) <= set(self.workers()), f"{', '.join(workers)} again")
+        self.wait_for(lambda: not any(map(is_running, pids)), f"the end of {', '.join(workers)}")
+        self.wait_for(lambda: set(workers) <= set(self.workers()), f"{', '.join(workers)} again")
         self.fault_ends(gone_unix=self.fault.at_unix)
         self.wait_for_results(time.time())
 
@@ -227,7 +248,7 @@ class Run:
 
     def _longest_gap(self) -> float | None:
         """Between two results of a source that nothing was done to, from the fault on, in seconds."""
-        others = [source for source in self.sources if source not in self._options.hit]
+        others = [source for source in self.sources if source not in (self._options.hit or self.sources)]
         since_unix = (self.fault.at_unix or 0.0) - 1.0
         moments = [[line["captured_unix"] for line in self.results(source, since_unix)] for source in others]
         return max((later - earlier for own in moments for earlier, later in pairwise(own)), default=None)
@@ -269,7 +290,7 @@ def run_of(folder: Path, name: str, options: Options | None = None) -> Iterator[
         run = Run(folder, site, Fault(name), options)
         stack.callback(run.kill)
         try:
-            run._wait(lambda: all(map(run.results, run.sources)), "first results", READY_SECONDS)
+            run.wait_for(lambda: all(map(run.results, run.sources)), "first results", READY_SECONDS)
             run.wait_for_results()
             yield run
         except BaseException:
@@ -285,11 +306,10 @@ def descendants(pid: int) -> list[int]:
 def worker_id(pid: int) -> str | None:
     """What a worker's command line says it is, `… -m pipeline.worker <id>`; None for other processes."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
     except OSError:
         return None
-    found = re.search(r"pipeline\.worker (\S+)", words)
-    return found[1] if found and is_running(pid) else None
+    return words[-1] if "pipeline.worker" in words and is_running(pid) else None
 
 
 def videos_in(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ def test_the_server_is_killed_and_back_after_a_while(tmp_path) -> None:
         run.wait_for_signal("cam0", "lost")
         time.sleep(4)
         run.site.begin()
-        run.fault_ends()
+        run.fault_ends(is_back=run.is_after_outage)
 
 
 def test_the_server_is_begun_again_at_once(tmp_path) -> None:
@@ -33,7 +33,7 @@ def test_the_server_is_begun_again_at_once(tmp_path) -> None:
         run.fault_begins()
         run.site.kill()
         run.site.begin()
-        run.fault_ends()
+        run.fault_ends(is_back=run.is_after_outage)
 
 
 def test_the_server_stands_still(tmp_path) -> None:
@@ -43,7 +43,7 @@ def test_the_server_stands_still(tmp_path) -> None:
         run.wait_for_signal("cam0", "lost")
         time.sleep(3)
         run.site.thaw()
-        run.fault_ends()
+        run.fault_ends(is_back=run.is_after_outage)
 
 
 def test_the_server_asks_for_a_password_after_a_while(tmp_path) -> None:
@@ -53,7 +53,7 @@ def test_the_server_asks_for_a_password_after_a_while(tmp_path) -> None:
         run.wait_for_signal("cam0", "lost")
         time.sleep(4)
         run.site.tell("* password off")
-        run.fault_ends()
+        run.fault_ends(is_back=run.is_after_outage)
 
 
 def test_the_wire_is_cut_and_nobody_is_told(tmp_path) -> None:
@@ -63,7 +63,7 @@ def test_the_wire_is_cut_and_nobody_is_told(tmp_path) -> None:
         run.wait_for_signal("cam0", "lost")
         time.sleep(3)
         network.heal()
-        run.fault_ends()
+        run.fault_ends(is_back=run.is_after_outage)
 
 
 @pytest.mark.parametrize("percent", [3, 20])

@@ -27,6 +27,7 @@ TURN = BITS // len(STRIP_ROWS)
 DARK, LIGHT = 24, 232
 MAGENTA, GREEN = (230, 25, 230), (25, 230, 25)
 FULL_COLOUR = 410.0  # what `_colour` gives for the two above
+LEAST_LABEL_COLOUR = 70  # between the channels of a cell; the cells of the code are black and white
 _PAYLOAD = struct.Struct(">BI")
 _CELL = 4  # pixels of a cell when it is read; its inner 2 × 2 count
 
@@ -52,10 +53,10 @@ def draw(picture_bgr: Image, source: int, number: int) -> None:
 
 def read(picture: Image) -> Code | None:
     """The code of `picture`, BGR (H, W, 3) or grey (H, W); None in doubt."""
-    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    strips = [np.roll(_levels(grey, row), -strip * TURN) for strip, row in enumerate(STRIP_ROWS)]
+    bgr = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    strips = [np.roll(_levels(bgr, row), -strip * TURN) for strip, row in enumerate(STRIP_ROWS)]
     votes = sum(np.sign(strip) for strip in strips)
-    return next((code for levels in [*strips, votes] if (code := _decoded(levels > 0))), None)
+    return next((code for levels in [*strips, votes, sum(strips)] if (code := _decoded(levels > 0))), None)
 
 
 def is_grey(picture_bgr: Image) -> bool:
@@ -83,10 +84,11 @@ def _span(row: int, height: int) -> tuple[int, int]:
     return round(row * height / ROWS), round((row + 2) * height / ROWS)
 
 
-def _levels(grey: Image, row: int) -> NDArray[np.float32]:
-    """How light each bit of a strip is, from -128 to 127, in the strip's own order."""
-    cells = _inner(grey, row)[:, ENDS:-ENDS]
-    return cells.reshape(-1) - 128
+def _levels(picture_bgr: Image, row: int) -> NDArray[np.float32]:
+    """How light each bit of a strip is, from -128 to 127, in the strip's own order; 0 where a label of colour is."""
+    cells = _inner(picture_bgr, row)[:, ENDS:-ENDS].reshape(-1, 3)
+    is_plain = np.ptp(cells, axis=1) < LEAST_LABEL_COLOUR
+    return np.where(is_plain, cells.mean(axis=1) - 128, 0)
 
 
 def _colour(picture_bgr: Image, row: int) -> float:
@@ -96,9 +98,8 @@ def _colour(picture_bgr: Image, row: int) -> float:
     return float(((left[0] + left[2]) / 2 - left[1]) + (right[1] - (right[0] + right[2]) / 2))
 
 
-def _inner(picture: Image, row: int) -> NDArray[np.float32]:
-    """The mean of the inside of each cell: (2, COLUMNS) and the channels, if there are any."""
-    top, bottom = _span(row, picture.shape[0])
-    strip = cv2.resize(picture[top:bottom], (COLUMNS * _CELL, 2 * _CELL), interpolation=cv2.INTER_AREA)
-    cells = strip.reshape(2, _CELL, COLUMNS, _CELL, -1)[:, 1:-1, :, 1:-1].astype(np.float32)
-    return cells.mean(axis=(1, 3)).squeeze(-1) if picture.ndim == 2 else cells.mean(axis=(1, 3))
+def _inner(picture_bgr: Image, row: int) -> NDArray[np.float32]:
+    """The mean of the inside of each cell, (2, COLUMNS, 3)."""
+    top, bottom = _span(row, picture_bgr.shape[0])
+    strip = cv2.resize(picture_bgr[top:bottom], (COLUMNS * _CELL, 2 * _CELL), interpolation=cv2.INTER_AREA)
+    return strip.reshape(2, _CELL, COLUMNS, _CELL, 3)[:, 1:-1, :, 1:-1].astype(np.float32).mean(axis=(1, 3))
