@@ -131,7 +131,7 @@ def drawn(shown: Shown) -> np.ndarray:
     picture = np.full((240, 320, 3), 90, np.uint8)
     barcode.draw(picture, shown.source, shown.number)
     if not shown.is_readable:
-        picture[:, 60:260] = 128
+        picture[:, 20:300] = 128
     if shown.is_grey:
         picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return picture
