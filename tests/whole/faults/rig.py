@@ -43,9 +43,9 @@ HEADER = """\
 
 What was done to a run of {cameras} cameras of 10 frames/s, and what came of it; `make faults` writes this table.
 *Back after* is the time from the moment the cause had gone (for a worker: from the blow) to the first result of a frame
-captured after it. *Lost* counts the frames that have no result, by where and why; *in the outage* and *on the network*
-were sent by the camera and never came. *Others* is the longest gap between two results of a camera that nothing was
-done to.
+captured after it. *Lost* counts the frames that have no result, by where and why; what was sent by a camera and never came is
+*in the outage* that the run told of, or was *never captured*: lost on the network, or sent while nobody listened.
+*Others* is the longest gap between two results of a camera that nothing was done to.
 
 | fault | back after | lost | others | witness |
 |---|---|---|---|---|
@@ -106,7 +106,7 @@ class Run:
         config.write_text(yaml.safe_dump(self._config()))
         words = [word for pair in MORE_SETTINGS for word in ("--set", pair)]
         self._leftovers = Leftovers()
-        self.process = start("--config", config, *words)
+        self.process = start("--config", config, *words, before=options.before)
         self.errors: list[str] = []
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
         self._reader.start()
@@ -271,6 +271,7 @@ class Options:
     source: dict[str, Any] = field(default_factory=dict)  # settings of each source
     allowed: Allowed = NOTHING
     exit_code: int = 0
+    before: Sequence[str] = ()  # the product's command: another that runs it
     network: Network | None = None
     videos: Path | None = None  # the folder of the videos
     lines: Path | None = None
@@ -332,7 +333,7 @@ def lost(accounts: Sequence[Account]) -> str:
             "silent": one.silent,
             "without picture": len(one.without_picture),
             "in the outage": one.lost_in_outages,
-            "on the network": one.lost_on_network,
+            "never captured": one.lost_on_network,
         }
         counts.update({what: count for what, count in found.items() if count})
     return "; ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"

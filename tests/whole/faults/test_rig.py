@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit.harness import is_running, wait_until
 from tests.whole.faults import rig
+from tests.whole.faults.memory import memory_group
 from tests.whole.faults.network import OURS, Network, own_network
 from tests.whole.faults.storage import small_disk, stalling_disk
 from tests.whole.witness.account import Account
@@ -62,6 +63,15 @@ def test_a_disk_that_stands_still_holds_its_writers(tmp_path) -> None:
 def test_a_small_disk_fills(tmp_path) -> None:
     with small_disk(tmp_path / "disk", "64k") as folder, pytest.raises(OSError, match="No space left"):
         (folder / "file").write_bytes(bytes(100_000))
+
+
+def test_who_touches_too_much_of_a_pool_is_killed() -> None:
+    code = "import mmap, os; fd = os.memfd_create('x'); os.ftruncate(fd, 64 << 20); pool = mmap.mmap(fd, 64 << 20)\n"
+    code += "for at in range(0, 64 << 20, 4096): pool[at] = 1"
+    with memory_group(32) as group:
+        assert subprocess.run([*group.before, sys.executable, "-c", code]).returncode == -signal.SIGKILL
+        group.limit(256)
+        assert subprocess.run([*group.before, sys.executable, "-c", code]).returncode == 0
 
 
 def test_lines_are_read_once_and_whole(tmp_path) -> None:
