@@ -43,7 +43,7 @@ HEADER = """\
 
 What was done to a run of {cameras} cameras of 10 frames/s, and what came of it; `make faults` writes this table.
 *Back after* is the time from the moment the cause had gone (for a worker: from the blow) to the first result of a frame
-captured after it. *Lost* counts the frames that have no result, by where and why; what was sent by a camera and never came is
+captured after it. *Lost* counts the frames that have no result, by where and why; what a camera sent and never came is
 *in the outage* that the run told of, or was *never captured*: lost on the network, or sent while nobody listened.
 *Others* is the longest gap between two results of a camera that nothing was done to.
 
