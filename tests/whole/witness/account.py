@@ -25,6 +25,7 @@ LAP = 2**32  # numbers are milliseconds modulo this
 SAME_MOMENT_SECONDS = 0.005  # a video's clock has a finer step
 AHEAD = 200  # lines or pictures looked ahead for one that fits
 CLOCKS_AGREE_SECONDS = 0.05  # between the camera and us: one machine
+OUTAGE_SECONDS = 1.0  # how exactly its length is known
 LOST_STATES = ("lost", "live")
 
 
@@ -94,9 +95,10 @@ def account(
         result.pictures, result.grey = len(shown), len(pictures) - len(shown)
         paired = _pair([line for line in frames if line.has_picture], shown, result)
         pairs = _readable(paired, code, result, allowed)
-        _check_numbers(pairs, sent, result, allowed)
+        signals = [line for line in lines if isinstance(line, SignalLine)]
+        _check_numbers(pairs, signals, sent, result, allowed)
         if sent is not None:
-            _count_lost(pairs, lines, sent, result)
+            _count_lost(pairs, signals, sent, result)
         if len(result.without_picture) > allowed.missing_pictures:
             told = [f"seq {line.seq} ({line.status}) has no picture in the video" for line in result.without_picture]
             result.problems += told
@@ -176,7 +178,7 @@ def _pair(lines: Sequence[FrameLine], pictures: Sequence[Picture], result: Accou
     while i < len(lines) and j < len(pictures):
         next_i, next_j = i, j
         if pictures[j].file != file:
-            next_i = _first_of_file(i, lines, pictures[j], paired)
+            next_i = _first_of_file(i, lines, pictures[j:], paired)
         elif not fits(lines[i], pictures[j]):
             next_i = next((k for k in range(i, min(i + AHEAD, len(lines))) if fits(lines[k], pictures[j])), i)
             if next_i == i:
@@ -192,18 +194,40 @@ def _pair(lines: Sequence[FrameLine], pictures: Sequence[Picture], result: Accou
 
 
 def _first_of_file(
-    i: int, lines: Sequence[FrameLine], picture: Picture, paired: Sequence[tuple[FrameLine, Picture]]
+    i: int, lines: Sequence[FrameLine], pictures: Sequence[Picture], paired: Sequence[tuple[FrameLine, Picture]]
 ) -> int:
-    """Which line a file begins with: in order, or, since what is before may have been lost, as old as others were."""
+    """Which line the file of `pictures[0]` begins with. The next in order, unless what is before it was lost: then most
+    of its pictures fit a line from another on, which is as old as those before it were."""
+    own = [picture for picture in pictures[:AHEAD] if picture.file == pictures[0].file]
+    is_whole_end = len(own) == len(pictures)
+    moments = [line.pts_seconds for line in lines]
     ages = [line.captured_unix - _made(line, shown) for line, shown in paired[-AHEAD:] if shown.code]
-    if not ages or picture.code is None:
-        return i
-    usual = median(ages)
+    usual_age = median(ages) if ages else None
 
-    def oddness(k: int) -> float:
-        return abs(lines[k].captured_unix - _made(lines[k], picture) - usual)
+    def misfits(k: int) -> tuple[int, float, int]:
+        origin = moments[k] - own[0].pts_seconds
+        shown = [picture.pts_seconds + origin for picture in own]
+        count = sum(not _is_among(moment, moments) for moment in shown)
+        if is_whole_end:  # after a clean end no line is left over
+            count += len(moments) - bisect_right(moments, shown[-1] + SAME_MOMENT_SECONDS)
+        return count, _oddness(lines[k], own[0], usual_age), k
 
-    return min(range(i, min(i + AHEAD, len(lines))), key=oddness)
+    return min(range(i, min(i + AHEAD, len(lines))), key=misfits)
+
+
+def _is_among(moment: float, moments: Sequence[float]) -> bool:
+    at = bisect_left(moments, moment - SAME_MOMENT_SECONDS)
+    return at < len(moments) and moments[at] < moment + SAME_MOMENT_SECONDS
+
+
+def _oddness(line: FrameLine, picture: Picture, usual_age: float | None) -> float:
+    """How far the age of `picture`, if it belongs to `line`, is from the usual one."""
+    if picture.code is None:
+        return 0.0
+    age = line.captured_unix - _made(line, picture)
+    if usual_age is None:
+        return 0.0 if age > -CLOCKS_AGREE_SECONDS else float("inf")
+    return abs(age - usual_age)
 
 
 def _made(line: FrameLine, picture: Picture) -> float:
@@ -232,29 +256,48 @@ def _readable(
     return pairs
 
 
-def _check_numbers(pairs: Sequence[Pair], sent: Sequence[int] | None, result: Account, allowed: Allowed) -> None:
+def _check_numbers(
+    pairs: Sequence[Pair],
+    signals: Sequence[SignalLine],
+    sent: Sequence[int] | None,
+    result: Account,
+    allowed: Allowed,
+) -> None:
     times_sent = Counter(sent or ())
-    steps = [later.made_seconds - earlier.made_seconds for earlier, later in pairwise(pairs)]
-    usual_step = median(steps) if steps else 0.0
     for pair in pairs:
         if pair.made_seconds > pair.line.captured_unix + CLOCKS_AGREE_SECONDS:
             result.problems.append(f"seq {pair.line.seq} shows a picture made after it was captured")
         if sent is not None and pair.number not in times_sent:
             result.problems.append(f"seq {pair.line.seq} shows number {pair.number}, which no camera sent")
+    if not allowed.damage:
+        _check_steps(pairs, signals, times_sent, result)
+
+
+def _check_steps(
+    pairs: Sequence[Pair], signals: Sequence[SignalLine], times_sent: Counter[int], result: Account
+) -> None:
+    steps = [later.made_seconds - earlier.made_seconds for earlier, later in pairwise(pairs)]
+    usual_step = median(steps) if steps else 0.0
     for earlier, later in pairwise(pairs):
         stands_still = times_sent[earlier.number] > 1
-        repeats = earlier.number == later.number and (stands_still or allowed.damage)
-        if later.made_seconds <= earlier.made_seconds and not repeats:
-            what = "the same picture as" if earlier.number == later.number else "an older picture than"
-            result.problems.append(f"seq {later.line.seq} shows {what} seq {earlier.line.seq}")
-        elif not (stands_still or allowed.damage or _clocks_agree(earlier, later, usual_step)):
+        if earlier.number == later.number and not stands_still:
+            result.problems.append(f"seq {later.line.seq} shows the same picture as seq {earlier.line.seq}")
+        elif later.made_seconds < earlier.made_seconds:
+            result.problems.append(f"seq {later.line.seq} shows an older picture than seq {earlier.line.seq}")
+        elif not (stands_still or _clocks_agree(earlier, later, usual_step, _told_between(signals, earlier, later))):
             result.problems.append(f"seq {later.line.seq} shows a picture of another moment: {_steps(earlier, later)}")
 
 
-def _clocks_agree(earlier: Pair, later: Pair, usual_step: float) -> bool:
+def _told_between(signals: Sequence[SignalLine], earlier: Pair, later: Pair) -> bool:
+    """Whether a loss of the source, or its return, lies between two frames."""
+    return any(earlier.line.seq < told.seq <= later.line.seq and told.state in LOST_STATES for told in signals)
+
+
+def _clocks_agree(earlier: Pair, later: Pair, usual_step: float, was_lost: bool) -> bool:
     """Whether as much time passed between two pictures as between their lines, by one of the line's clocks."""
     made, *others = _passed(earlier, later)
-    tolerance = max(0.45 * usual_step, 0.1 * made)
+    # A new connection has no clock in common with the last; by arrival it is only known about.
+    tolerance = max(0.45 * usual_step, 0.1 * made, OUTAGE_SECONDS if was_lost else 0.0)
     return any(abs(made - other) <= tolerance for other in others)
 
 
@@ -272,14 +315,13 @@ def _steps(earlier: Pair, later: Pair) -> str:
     return f"{made:.3f} s after the last in the pictures, {shown:.3f} s by pts, {captured:.3f} s by capture"
 
 
-def _count_lost(pairs: Sequence[Pair], lines: Sequence[Line], sent: Sequence[int], result: Account) -> None:
+def _count_lost(pairs: Sequence[Pair], signals: Sequence[SignalLine], sent: Sequence[int], result: Account) -> None:
     """What was sent between two pictures and is neither of the frames between them: it never came."""
     numbers = sorted(sent)
-    signals = [line.seq for line in lines if isinstance(line, SignalLine) and line.state in LOST_STATES]
     for earlier, later in pairwise(pairs):
         between = bisect_left(numbers, later.number) - bisect_right(numbers, earlier.number)
-        lost = between - (later.line.seq - earlier.line.seq - 1)
-        if any(earlier.line.seq < seq <= later.line.seq for seq in signals):
-            result.lost_in_outages += max(0, lost)
+        lost = max(0, between - (later.line.seq - earlier.line.seq - 1))
+        if _told_between(signals, earlier, later):
+            result.lost_in_outages += lost
         else:
-            result.lost_on_network += max(0, lost)
+            result.lost_on_network += lost

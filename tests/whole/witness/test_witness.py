@@ -107,7 +107,7 @@ class Run:
         lines, sent = folder / "all.jsonl", folder / "sent.jsonl"
         lines.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         sent.write_text("".join(json.dumps({"source": SOURCE, "number": one}) + "\n" for one in self.sent))
-        return videos, lines, sent
+        return [video for video in videos if video.exists()], lines, sent
 
     def problems(self, folder: Path, allowed: Allowed = NOTHING) -> list[str]:
         videos, lines, sent = self.write(folder)
@@ -187,6 +187,11 @@ def missing_picture(run: Run) -> None:
 
 def missing_first_picture(run: Run) -> None:
     del run.shown[0]
+
+
+def missing_first_file(run: Run) -> None:
+    """Its writer was killed before it had written one picture."""
+    run.shown = [shown for shown in run.shown if shown.file == 1]
 
 
 def missing_picture_after_an_outage(run: Run) -> None:
@@ -277,7 +282,8 @@ def a_picture_past_reading(run: Run) -> None:
         (signal_too_late, "signal live before seq 14 comes after seq 14"),
         (broken_line, "line 9 is no line of schema 1 or 2"),
         (missing_picture, "seq 11 (ok) has no picture"),
-        (missing_first_picture, "has no picture"),
+        (missing_first_picture, "seq 0 (ok) has no picture"),
+        (missing_first_file, "seq 17 (ok) has no picture"),
         (missing_picture_after_an_outage, "seq 14 (ok) has no picture"),
         (missing_picture_of_the_failed, "seq 9 (failed) has no picture"),
         (missing_first_of_the_second_file, "seq 18 (ok) has no picture"),
@@ -310,6 +316,26 @@ def test_one_missing_picture_is_one_finding_and_can_be_allowed(harm, tmp_path) -
     harm(run)
     assert len(run.problems(tmp_path)) == 1
     assert run.problems(tmp_path, Allowed(missing_pictures=1)) == []
+
+
+def test_a_first_file_without_pictures_leaves_the_second_in_place(tmp_path) -> None:
+    run = Run()
+    missing_first_file(run)
+    missing = SECOND_FILE_AT - len(DROPPED)
+    assert len(run.problems(tmp_path)) == missing
+    assert run.problems(tmp_path, Allowed(missing_pictures=missing)) == []
+
+
+def test_how_long_an_outage_was_is_known_only_about(tmp_path) -> None:
+    run = Run()
+    for line in run.lines:
+        if line["seq"] >= OUTAGE_AT and "pts_seconds" in line:
+            line["pts_seconds"] -= 0.8
+            line["captured_unix"] -= 0.08  # and the one before it came late
+    run.line(OUTAGE_AT - 1)["captured_unix"] += 0.7
+    for i in range(run.at(OUTAGE_AT), run.at(SECOND_FILE_AT)):
+        run.shown[i] = replace(run.shown[i], pts_seconds=run.shown[i].pts_seconds - 0.8)
+    assert run.problems(tmp_path) == []
 
 
 def test_a_damaged_picture_can_be_allowed(tmp_path) -> None:
