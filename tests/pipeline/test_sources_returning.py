@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.sources import (
     CapturedFrame,
@@ -27,6 +28,7 @@ from pipeline.sources import (
     video,
 )
 from pipeline.sources import backoff as backoffs
+from pipeline.sources.watch import View
 from tests.kit import media
 from tests.kit.harness import wait_until
 from tests.kit.reading import frames_of, luma, never, read
@@ -460,6 +462,25 @@ def test_a_picture_in_which_nothing_is_seen_is_told_and_given(play_server: Start
         reader.wait_for_end()
     assert [signal.state for signal in reader.signals] == ["grey", "live"]
     assert len(reader.frames) == 80
+
+
+def test_time_grows_for_who_looks_at_pictures_that_are_coded_in_another_order(
+    play_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[float] = []
+
+    class Watch(returning.PictureWatch):
+        def look(self, samples_hw: NDArray[np.uint8], is_key: bool, at_seconds: float) -> View:
+            moments.append(at_seconds)
+            return super().look(samples_hw, is_key, at_seconds)
+
+    monkeypatch.setattr(returning, "PictureWatch", Watch)
+    options = {"bf": "3", "b-pyramid": "normal", "b_strategy": "0"}
+    path = media.write_video(tmp_path / "a.mp4", media.grey_steps(20, 64, 48), options=options)
+    with open_source(SourceSettings(uri=play_server(file=path).url, max_frames=20), "door") as source:
+        arrived = [item.captured_ns for item in frames_of(source) if isinstance(item, CapturedFrame)]
+    assert arrived != sorted(arrived)
+    assert len(moments) == 20 and moments == sorted(moments)
 
 
 def test_a_frozen_source_may_be_lost(play_server: StartServer, tmp_path: Path) -> None:
