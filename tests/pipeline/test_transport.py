@@ -1,5 +1,5 @@
-"""Queues between workers: they lose nothing, also where a receiver is started anew, and nobody gets in without the run's
-key."""
+"""Queues between workers: they lose nothing, also where a receiver is started anew, and nobody gets in without the
+run's key."""
 
 import socket
 import threading
