@@ -137,7 +137,8 @@ class ReturningSource(Source):
             if isinstance(taken, LeftOut):
                 yield replace(taken, pts_seconds=taken.pts_seconds + self._shift_seconds)
                 continue
-            arrived_at = taken.captured_ns / 1e9
+            # Coded in another order than shown, pictures do not arrive in theirs.
+            arrived_at = max(self._well_at, taken.captured_ns / 1e9)
             if self._began_at is None:
                 self._began_at = arrived_at
                 yield from self._begin(taken, arrived_at)
