@@ -22,6 +22,7 @@ from pipeline.sources.base import (
     at_most,
 )
 from pipeline.sources.clock import NUDGE_SECONDS
+from pipeline.sources.knock import Knocks
 from pipeline.sources.late import LeftOut
 from pipeline.sources.signals import Condition, Signal, State
 from pipeline.sources.video import VideoSource
@@ -109,12 +110,20 @@ class ReturningSource(Source):
         return float("inf") if limit is None else limit - (time.monotonic() - self._well_at)
 
     def _wait(self, seconds: float, stopped: Stopped) -> bool:
-        """Whether it is time for another attempt, and not for an end; the last is made when there is no more time."""
+        """Whether it is time for another attempt, and not for an end; the last is made when there is no more time.
+
+        A host that could not be reached and can be again ends the wait: the back-off spares a server that is there.
+        """
         until = time.monotonic() + min(seconds, max(0.0, self._remaining_seconds()))
-        while (wait_seconds := until - time.monotonic()) > 0:
-            if stopped():
-                return False
-            time.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
+        knocks = Knocks(self._address.host, self._address.port) if seconds and self._address.host else None
+        try:
+            while (wait_seconds := until - time.monotonic()) > 0 and not (knocks and knocks.answered.is_set()):
+                if stopped():
+                    return False
+                time.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
+        finally:
+            if knocks:
+                knocks.close()
         return not stopped()
 
     def _become(self, state: State, cause: str, since_seconds: float) -> Iterator[Signal]:
