@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
     "run": {"silent_seconds": 3.0},
 }
 SOURCE_SETTINGS: dict[str, Any] = {"open_timeout_seconds": 2.0, "read_timeout_seconds": 2.0}
-READY_SECONDS = 60  # bounds of waiting, not figures
+READY_SECONDS = 90  # bounds of waiting, not figures
 BACK_SECONDS = 30
 END_SECONDS = 30
 
@@ -167,7 +167,10 @@ class Run:
         def ended_or_true() -> bool:
             return self.process.poll() is not None or condition()
 
-        wait_until(ended_or_true, seconds, what)
+        try:
+            wait_until(ended_or_true, seconds, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.told()}") from None
         assert self.process.poll() is None, f"the run ended before {what}: {self.told()}"
 
     def told(self) -> str:

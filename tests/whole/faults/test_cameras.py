@@ -18,6 +18,15 @@ def test_nothing_happens(tmp_path) -> None:
         run.fault_ends()
 
 
+@pytest.mark.parametrize(("cameras", "rate"), [(8, 10), (30, 2)])
+def test_nothing_happens_to_many(cameras: int, rate: int, tmp_path) -> None:
+    options = Options(cameras=cameras, site=("--rate", rate))
+    with run_of(tmp_path, f"none, {cameras} cameras of {rate} frames/s", options) as run:
+        run.fault_begins()
+        time.sleep(3)
+        run.fault_ends()
+
+
 def test_the_server_is_killed_and_back_after_a_while(tmp_path) -> None:
     with run_of(tmp_path, "RTSP server killed, back after 4 s") as run:
         run.site.kill()
