@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from configs import startup
@@ -24,6 +25,10 @@ def main() -> int:
 
     cli.hide_secrets_from_process_list()
     try:
+        if sys.argv[1:2] == ["ctl"]:
+            from pipeline import ctl
+
+            return ctl.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
         from pipeline import preflight
 
@@ -36,7 +41,8 @@ def main() -> int:
         from pipeline.supervisor import Supervisor
 
         with Console(command.verbose) as console:
-            state = Supervisor(command.settings, console.update).run()
+            check = partial(preflight.check_one, config=command.config)
+            state = Supervisor(command.settings, console.update, check).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)
         console.summarise(state)

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count, zip_longest
 from typing import Any, NamedTuple, NoReturn
 
@@ -66,6 +66,9 @@ OPTIONS = (
 )
 
 
+SOURCE_OPTIONS = tuple(option for option in OPTIONS if option.key.startswith("sources."))
+
+
 class Command(NamedTuple):
     """What the user asked for; `config` is the file that it came from, if there was one."""
 
@@ -77,22 +80,31 @@ class Command(NamedTuple):
 
 def parse(arguments: list[str]) -> Command:
     """Raises UsageError for anything wrong but an unknown option or --help, which end the program as usual."""
-    given = _read_line(arguments)
-    assignments: list[tuple[str, Any]] = []
-    sources = _named(given.sources, given.name)
-    if sources:
-        assignments.append(("sources", {name: {"uri": uri} for name, uri in sources.items()}))
-    for option in OPTIONS:
-        value = getattr(given, option.flag.strip("-").replace("-", "_"))
-        if value is not None:
-            assignments += [(key, value) for key in _keys(option, list(sources))]
-    assignments += [parse_assignment(text) for text in given.set]
-    settings = load_settings(given.config, assignments)
+    given = read_line(_parser(), arguments)
+    settings = settings_of(_named(given.sources, given.name), given, OPTIONS, given.config, given.set)
     if not settings.sources:
         raise UsageError("give a source: run_pipeline.py SOURCE, or sources: in --config")
     if len(settings.sources) > MOST_SOURCES:
         raise UsageError(f"got {len(settings.sources)} sources, at most {MOST_SOURCES} run at the same time")
     return Command(settings, given.config, given.validate, given.verbose)
+
+
+def settings_of(
+    sources: dict[str, str],
+    given: argparse.Namespace,
+    options: Iterable[Option],
+    config: str | None = None,
+    more: Iterable[str] = (),
+) -> Settings:
+    """What the file `config` says, then `sources` by their ids, the options given and `more` assignments."""
+    assignments: list[tuple[str, Any]] = []
+    if sources:
+        assignments.append(("sources", {name: {"uri": uri} for name, uri in sources.items()}))
+    for option in options:
+        value = getattr(given, option.flag.strip("-").replace("-", "_"))
+        if value is not None:
+            assignments += [(key, value) for key in _keys(option, list(sources))]
+    return load_settings(config, assignments + [parse_assignment(text) for text in more])
 
 
 def _named(uris: list[str], names: list[str]) -> dict[str, str]:
@@ -120,13 +132,20 @@ def hide_secrets_from_process_list() -> None:
         setproctitle(" ".join([sys.executable, *words]))
 
 
-def _read_line(arguments: list[str]) -> argparse.Namespace:
+def check_name(name: str | None) -> None:
+    """Raises UsageError for what cannot be a source's id."""
+    if name is not None:
+        load_settings(None, [("sources", {name: {"uri": "-"}})])
+
+
+def read_line(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Raises UsageError, which shows nothing of a value that may be a secret."""
     for argument in arguments:
         try:
             argument.encode()
         except UnicodeEncodeError:
             raise UsageError(f"{shown(argument)} is not UTF-8; give the file a name that is") from None
-    given, surplus = _parser().parse_known_args(arguments)
+    given, surplus = parser.parse_known_args(arguments)
     unknown = [word.partition("=")[0] for word in surplus if word.startswith("-")]
     if unknown:
         option = unknown[0] if re.fullmatch(r"[\w-]+", unknown[0]) else HIDDEN
@@ -144,17 +163,23 @@ def _keys(option: Option, source_ids: list[str]) -> list[str]:
     return [option.key.format(source=source_id) for source_id in source_ids]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """One whose errors are ours: one line, and nothing of a value that may be a secret."""
 
     def error(self, message: str) -> NoReturn:
-        # Only of a flag that takes no value does argparse quote one.
+        # Only of a flag that takes no value, and of a word that is none of a list, does argparse quote one.
         text, quotes, _ = message.partition(": ignored explicit argument")
-        raise UsageError(f"{text} takes no value" if quotes else text)
+        if quotes:
+            raise UsageError(f"{text} takes no value")
+        text, quotes, _ = message.partition(": invalid choice: ")
+        raise UsageError(f"{text}: allowed is {' or '.join(self._choices())}" if quotes else text)
+
+    def _choices(self) -> list[str]:
+        return [choice for action in self._actions for choice in action.choices or ()]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="run_pipeline.py",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -165,11 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--name", action="append", default=[], metavar="X", help="what a source is called, in their order"
     )
-    for option in OPTIONS:
-        if option.kind is bool:
-            parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)
-        else:
-            parser.add_argument(option.flag, type=_READ[option.kind], metavar=_METAVARS[option.kind], help=option.help)
+    add_options(parser, OPTIONS)
     parser.add_argument("--config", metavar="FILE", help="a YAML file, for example configs/default.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the configuration"
@@ -177,6 +198,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--validate", action="store_true", help="check configuration and source, run nothing")
     parser.add_argument("--verbose", action="store_true", help="tracebacks with errors")
     return parser
+
+
+def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
+    for option in options:
+        if option.kind is bool:
+            parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)
+        else:
+            parser.add_argument(option.flag, type=READ[option.kind], metavar=_METAVARS[option.kind], help=option.help)
 
 
 def _number(kind: type) -> Callable[[str], Any]:
@@ -199,5 +228,5 @@ def _names(text: str) -> list[str]:
     return names
 
 
-_READ: dict[type, Any] = {float: _number(float), int: _number(int), list: _names, str: str}
+READ: dict[type, Any] = {float: _number(float), int: _number(int), list: _names, str: str}
 _METAVARS = {float: "X", int: "N", list: "A,B", str: "X"}

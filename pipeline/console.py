@@ -268,7 +268,9 @@ def _memory_lines(state: RunState) -> list[str]:
 
 def _written(state: RunState) -> Iterator[str]:
     """What became of each file that was to be written."""
-    outputs = state.reports["deliver"].outputs if "deliver" in state.reports else {}
+    outputs = dict(state.reports["deliver"].outputs) if "deliver" in state.reports else {}
+    for source in (*state.gone.values(), *state.sources.values()):
+        outputs |= source.outputs
     for counts in outputs.values():
         if not counts.frames or counts.path in ("", "-"):
             continue

@@ -25,6 +25,9 @@ class Heartbeats:
         for name in self._silent_seconds:
             self._silent_seconds[name] += min(passed, LONGEST_STEP_SECONDS)
 
+    def forget(self, name: str) -> None:
+        self._silent_seconds.pop(name, None)
+
     def silence(self, name: str) -> float:
         """Seconds since `name` was heard; 0 for one that never was."""
         return self._silent_seconds.get(name, 0.0)

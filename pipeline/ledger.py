@@ -48,6 +48,15 @@ class Page:
     def dropped_frames(self) -> int:
         return sum(self.dropped.values())
 
+    def plus(self, other: "Page") -> "Page":
+        """Both on one page."""
+        dropped = {
+            fate: self.dropped.get(fate, 0) + other.dropped.get(fate, 0) for fate in {**self.dropped, **other.dropped}
+        }
+        return Page(
+            self.captured + other.captured, self.delivered + other.delivered, self.failed + other.failed, dropped
+        )
+
 
 class LedgerSpec(msgspec.Struct, frozen=True):
     """All that another process needs to map the ledger. `places` is how many sources there may be."""

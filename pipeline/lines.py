@@ -31,10 +31,11 @@ class Inlet:
         came = from_parts(parts, self._pools)
         if isinstance(came, Free):
             return came
-        mine = [message for message in came if self._is_mine(message)]
-        if self._order is None:
-            return mine
-        return [ready for message in mine for ready in self._order.put(message)]
+        return [ready for message in came if self._is_mine(message) for ready in self.sorted(message)]
+
+    def sorted(self, message: Message) -> list[Message]:
+        """What is next by now, with `message`."""
+        return self._order.put(message) if self._order else [message]
 
     def _is_mine(self, message: Message) -> bool:
         if not isinstance(message, Frame):

@@ -276,9 +276,10 @@ class AskStop(msgspec.Struct, tag="ask-stop", frozen=True):
 
 
 class Ended(msgspec.Struct, tag="ended", frozen=True):
-    """The fate of the last frame of this source was told (deliver)."""
+    """The fate of the last frame of this source was told (deliver). `outputs` were its own, and are closed."""
 
     source_id: str
+    outputs: dict[str, OutputCounts] = {}
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -319,7 +320,7 @@ class Pause(msgspec.Struct, tag="pause", frozen=True):
 
 
 class Retune(msgspec.Struct, tag="retune", frozen=True):
-    """To a decoder: what is not None changes for its source."""
+    """To a decoder: what is not None changes for its source; a `max_rate` of 0 is none."""
 
     score_threshold: float | None = None
     classes: tuple[str, ...] | None = None

@@ -122,6 +122,12 @@ class Meter:
         with self._lock:
             return self._outputs.setdefault(name, OutputCounts(path))
 
+    def close_outputs(self, source_id: str) -> dict[str, OutputCounts]:
+        """The counts of a source's own outputs, which are counted here no longer."""
+        with self._lock:
+            names = [name for name in self._outputs if name.endswith(f" ({source_id})")]
+            return {name: self._outputs.pop(name) for name in names}
+
     def warn(self, text: str) -> None:
         """A line for the user; told once."""
         with self._lock:

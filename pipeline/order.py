@@ -34,19 +34,21 @@ class InOrder:
 
     def put(self, message: Message) -> list[Message]:
         header = message.header if isinstance(message, Frame) else message
-        line = self._lines.get(header.source_id)
-        if line is None:
-            line = self._lines[header.source_id] = _Line(header.place, self._progress)
-        if isinstance(message, Frame):
-            return line.frame(message)
-        return line.word(message)
+        line = self._lines.get(header.source_id) or _Line(header.place, self._progress)
+        ready = line.frame(message) if isinstance(message, Frame) else line.word(message)
+        return self._remembered(header.source_id, line, ready)
 
     def look(self, now_seconds: float) -> list[Message]:
         """What becomes free because a frame that is missed was given up; call it a few times a second."""
-        return [message for line in self._lines.values() for message in line.look(now_seconds)]
+        lines = list(self._lines.items())
+        return [message for name, line in lines for message in self._remembered(name, line, line.look(now_seconds))]
 
-    def forget(self, source_id: str) -> None:
-        self._lines.pop(source_id, None)
+    def _remembered(self, source_id: str, line: "_Line", ready: list[Message]) -> list[Message]:
+        """Nothing follows the end of a source but what was reclaimed, and another source may have its name next."""
+        self._lines[source_id] = line
+        if line.is_over:
+            del self._lines[source_id]
+        return ready
 
     @property
     def depth(self) -> int:
@@ -64,10 +66,12 @@ class _Line:
         self._place, self._progress = place, progress
         self._next_seq = progress.next_seq(place)
         self._gone_since: dict[int, float] = {}
+        self.is_over = False
 
     def frame(self, frame: Frame) -> list[Message]:
         seq = frame.header.seq
         if seq < self._next_seq and frame.header.reclaimed:
+            self.is_over = not self.frames and not self._last_words  # nothing else was ever heard of it
             return [frame]
         if seq < self._next_seq or seq in self.frames:
             frame.give_back()
@@ -86,6 +90,7 @@ class _Line:
     def _ready(self) -> Iterator[Message]:
         while True:
             while self._words and self._words[0].seq <= self._next_seq:
+                self.is_over = isinstance(self._words[0], EndOfStream)
                 yield self._words.pop(0)
             frame = self.frames.pop(self._next_seq, None)
             if frame is None:

@@ -136,6 +136,10 @@ class Output:
             self._closing = True
             self._changed.notify_all()
 
+    @property
+    def is_closed(self) -> bool:
+        return not self._thread.is_alive()
+
     def join(self) -> None:
         self._thread.join(CLOSE_SECONDS)
 
@@ -150,13 +154,18 @@ class Output:
                 error = caught
             if item.ticket:
                 with self._changed:
-                    self._waiting[item.source_id] -= 1
+                    self._served(item.source_id)
                 if error is None:
                     self.counts.frames += 1
                 item.ticket.release(taken=error is None)
             if error:
                 self._give_up(error)
         self._close_sink()
+
+    def _served(self, source_id: str) -> None:
+        self._waiting[source_id] -= 1
+        if not self._waiting[source_id]:
+            del self._waiting[source_id]
 
     def _next(self) -> _Item | None:
         with self._changed:

@@ -72,6 +72,9 @@ class Overlay:
         info = _draw_info(image_bgr, result, f"{len(visible)} object{'s' * (len(visible) != 1)}", style)
         _draw_labels(image_bgr, labels, [info], style)
 
+    def forget(self, source_id: str) -> None:
+        self._trails.pop(source_id, None)
+
     def without_signal(self, image_bgr: Image, cause: str, since_unix: float, lost_seconds: float) -> Image:
         """The last picture of a source whose signal is lost, as a new one: grey, dark, with a banner that says why
         and since when."""

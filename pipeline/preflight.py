@@ -11,7 +11,7 @@ from pathlib import Path
 import models
 from configs.uri import shown_text
 from pipeline.errors import UsageError
-from pipeline.files import check_inputs, check_outputs
+from pipeline.files import Identity, check_inputs, check_outputs
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import parse_address
@@ -28,10 +28,25 @@ def check(settings: Settings, config: str | None = None) -> None:
     settings.infer.check_model(models.list_models())
     weights, class_names = _weights(settings)
     settings.postprocess.class_ids(class_names)
-    written = check_outputs(_outputs(settings))
-    check_inputs({"the configuration": [Path(config)] if config else [], "the weights": [weights]}, written)
+    written = _written(settings, config, weights)
     for source in settings.sources.values():
         check_inputs({"the source": _files(source)}, written)
+
+
+def check_one(settings: Settings, source_id: str, config: str | None = None) -> None:
+    """The same for one source among all, of which others may be running: whatever they read may be gone by now.
+
+    Raises as `check`.
+    """
+    weights, _ = _weights(settings)
+    check_inputs({"the source": _files(settings.sources[source_id])}, _written(settings, config, weights))
+
+
+def _written(settings: Settings, config: str | None, weights: Path) -> dict[Identity, str]:
+    """The files that will be written, with words for each."""
+    written = check_outputs(_outputs(settings))
+    check_inputs({"the configuration": [Path(config)] if config else [], "the weights": [weights]}, written)
+    return written
 
 
 def _outputs(settings: Settings) -> dict[str, str]:

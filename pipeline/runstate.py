@@ -3,17 +3,31 @@
 The supervisor writes it; the console and the summary read it. Knows no process and no socket.
 """
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from pipeline.errors import EXIT_DONE, EXIT_INTERRUPTED, CenterStreamError
 from pipeline.fates import Drop
 from pipeline.ledger import Ledger, Page
-from pipeline.messages import EndOfStream, ModelCard, Outage, Report, SignalChange, SourceWord, StreamStart
+from pipeline.messages import (
+    EndOfStream,
+    ModelCard,
+    Outage,
+    OutputCounts,
+    Report,
+    Retune,
+    SignalChange,
+    SourceWord,
+    StreamStart,
+)
 from pipeline.metrics import tally_lines
 from pipeline.settings import SourceSettings
 
 LAST_OUTAGES = 20
+# Of sources that were removed so many are told of one by one, in the end; of all before them the sum.
+LAST_GONE = 20
+LAST_NOTES = 20
 
 
 @dataclass
@@ -22,21 +36,36 @@ class SourceState:
 
     start, signal, end  what was told of it last
     outages             how many, and the last of them
+    since_unix          since when its `state` is what it is
     is_done             the fate of its last frame is told, or there never was one
+    leave_until         it was removed: so long (monotonic) its decoder may take to end by itself; None while it stays
+    paused, tuning      what was asked for from outside, for a decoder that is started anew
+    outputs             what its own outputs took, once they are closed
     page                its page of the ledger, once its place has gone to another
     """
 
     settings: SourceSettings
     place: int
+    since_unix: float = field(default_factory=time.time)
     start: StreamStart | None = None
     signal: SignalChange | None = None
     end: EndOfStream | None = None
     outage_count: int = 0
     outages: deque[Outage] = field(default_factory=lambda: deque(maxlen=LAST_OUTAGES))
     is_done: bool = False
+    leave_until: float | None = None
+    paused: bool = False
+    tuning: Retune | None = None
+    outputs: dict[str, OutputCounts] = field(default_factory=dict)
     page: Page | None = None
 
     def hear(self, word: SourceWord) -> None:
+        before = self.state
+        self._keep(word)
+        if self.state != before:
+            self.since_unix = word.at_unix if isinstance(word, SignalChange) else time.time()
+
+    def _keep(self, word: SourceWord) -> None:
         match word:
             case StreamStart():
                 self.start = word
@@ -49,7 +78,15 @@ class SourceState:
                     self.outages.append(word.outage)
 
     def told(self) -> list[SourceWord]:
+        """What the others know of it, as far as it still matters to them."""
+        return [] if self.is_done else self.heard()
+
+    def heard(self) -> list[SourceWord]:
         return [word for word in (self.start, self.signal, self.end) if word]
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.leave_until is not None
 
     @property
     def state(self) -> str:
@@ -66,7 +103,9 @@ class RunState:
     *_at         on the monotonic clock: launched, all stages ready, all over
     restarts     of workers, with how they were lost, the last ones
     lost         how frames came to be lost that no stage could account for, when it is over
+    gone         sources that were removed, the last ones; `earlier` is the sum of those before, `earlier_count` of them
     problems     what went wrong, in order; the first decides the exit code
+    notes        what the user is warned of once, the last ones
     interrupted  the user stopped it
     tally        what the supervisor met more than once and warns of, with its count
     endless      no source has an end as far as its address tells; once opened, its stream knows better
@@ -76,9 +115,12 @@ class RunState:
     reports: dict[str, Report] = field(default_factory=dict)
     sources: dict[str, SourceState] = field(default_factory=dict)
     gone: dict[str, SourceState] = field(default_factory=dict)
+    earlier: Page = field(default_factory=Page)
+    earlier_count: int = 0
     book: Ledger | None = None
     model: ModelCard | None = None
     problems: list[CenterStreamError] = field(default_factory=list)
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_NOTES))
     restarts: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
     tally: dict[str, int] = field(default_factory=dict)
@@ -95,7 +137,7 @@ class RunState:
     @property
     def warnings(self) -> list[str]:
         ours = tally_lines(self.tally, is_last=self.ended_at is not None)
-        return ours + [warning for report in self.reports.values() for warning in report.warnings]
+        return [*self.notes, *ours] + [warning for report in self.reports.values() for warning in report.warnings]
 
     def count(self, text: str) -> int:
         """One more of what `text` warns of; how many there were before."""
@@ -103,14 +145,35 @@ class RunState:
         self.tally[text] = before + 1
         return before
 
+    def page(self, source: SourceState) -> Page:
+        """The ledger of a source that has not gone."""
+        return self.book.page(source.place) if self.book else Page()
+
     def ledger(self) -> dict[str, Page]:
         """A page for each source of which a frame was captured; those that were removed first."""
-        pages = {name: source.page for name, source in self.gone.items() if source.page}
+        pages = {f"{self.earlier_count} sources removed earlier": self.earlier} if self.earlier.captured else {}
+        pages |= {name: source.page for name, source in self.gone.items() if source.page and source.page.captured}
         for name, source in self.sources.items():
-            page = self.book.page(source.place) if self.book else Page()
+            page = self.page(source)
             if page.captured:
-                pages[name] = self._settled(page)
+                pages[name] = self._settled(page).plus(pages.get(name, Page()))
         return pages
+
+    def forget(self, source_id: str, decoder: str) -> SourceState:
+        """A source has gone, with its decoder: of it stays what the summary tells."""
+        for told in (self.statuses, self.reports, self.restarts):
+            told.pop(decoder, None)
+        source = self.sources.pop(source_id)
+        source.page = self.page(source).plus(self._forgotten(self.gone.pop(source_id, None)))
+        self.gone[source_id] = source
+        if len(self.gone) > LAST_GONE:
+            self.earlier = self.earlier.plus(self._forgotten(self.gone.pop(next(iter(self.gone)))))
+            self.earlier_count += 1
+        return source
+
+    @staticmethod
+    def _forgotten(source: SourceState | None) -> Page:
+        return source.page if source and source.page else Page()
 
     def _settled(self, page: Page) -> Page:
         if self.lost and page.in_flight > 0:

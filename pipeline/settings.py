@@ -26,6 +26,7 @@ Output = Annotated[
         description=f"KIND:PATH with a kind of {', '.join(SINKS)}, for example jsonl:objects.jsonl",
     ),
 ]
+Every = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
 SecondsOrOff = Annotated[float, Meta(ge=0.0, le=3600.0)]
 # Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
@@ -58,7 +59,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     # Look at so many frames a second at most; None: at all
     max_rate: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     # Look at one frame of so many
-    every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    every: Every = 1
     # Stop after so many frames
     max_frames: FrameCount | None = None
 

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline import messages
+from pipeline.control import FOLDER_PREFIX, SOCKET, folder_for_runs
 from pipeline.crew import Post
+from pipeline.desk import Check, Desk
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
 from pipeline.fates import UNHEARD, WORKER_LOST
 from pipeline.frame import Parts, to_parts
@@ -31,8 +33,10 @@ from pipeline.messages import (
     Failed,
     Finished,
     Lost,
+    Pause,
     Ready,
     Report,
+    Retune,
     SignalChange,
     Start,
     Status,
@@ -43,11 +47,11 @@ from pipeline.messages import (
 from pipeline.plan import Plan, WorkerPlan
 from pipeline.reclaim import reclaim
 from pipeline.runstate import RunState, SourceState
-from pipeline.settings import MOST_SOURCES, Settings
+from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
 from pipeline.sharedmem import Pool, PoolSpec, create_pool
 from pipeline.sources import has_no_end
-from pipeline.stage import CHAIN
-from pipeline.transport import POLL_SECONDS, Context, Hub, RunKey, Sender, Transport
+from pipeline.stage import CHAIN, FRAMES
+from pipeline.transport import POLL_SECONDS, Context, Hub, Replier, RunKey, Sender, Transport
 from pipeline.worker import WorkerSpec, stranger_line
 
 # A stop during the drain time ends in at most this much more.
@@ -63,9 +67,12 @@ Watcher = Callable[[RunState], None]
 class Supervisor:
     """One run of the pipeline. `run` returns when it is over; `state` tells how it went."""
 
-    def __init__(self, settings: Settings, watcher: Watcher) -> None:
+    def __init__(self, settings: Settings, watcher: Watcher, check: Check = lambda settings, source_id: None) -> None:
+        """`check` looks at sources that are added while it runs."""
         self._settings = settings
         self._watcher = watcher
+        self._desk = Desk(self, check)
+        self._waits = False
         self._plan = Plan(settings)
         self.state = RunState(launched_at=time.monotonic())
         self._posts: dict[str, Post] = {}
@@ -90,9 +97,10 @@ class Supervisor:
             self.state.book = Ledger(self._ledger_spec)
             try:
                 self._hub: Hub = self._transport.hub(f"{self._endpoints}/control")
+                replier = None if self._threads else self._transport.replier(f"{self._endpoints}/{SOCKET}")
                 self._senders: dict[str, Sender] = {}
                 self._launch_all()
-                self._watch()
+                self._watch(replier)
                 self.state.ended_at = time.monotonic()
             finally:
                 self._end_all()
@@ -139,17 +147,20 @@ class Supervisor:
 
     # -- watching
 
-    def _watch(self) -> None:
+    def _watch(self, replier: Replier | None) -> None:
         while self._running():
             self._listen(POLL_SECONDS)
             while self._listen(0.0):
                 pass
+            if replier:
+                self._desk.serve(replier)
             for queue in self._transport.refused():
                 self.state.count(stranger_line(queue))
             self._check_deaths()
             self._check_silence()
             self._check_restarts()
             self._check_signals()
+            self._check_leaving()
             self._check_end()
             if time.monotonic() > self._deadline:
                 self._give_up()
@@ -193,7 +204,7 @@ class Supervisor:
             case StreamStart() | SignalChange() | EndOfStream():
                 self.state.sources[word.source_id].hear(word)
             case Ended():
-                self._mark_done(word.source_id)
+                self._mark_done(word)
             case AskStop():
                 self.state.interrupted |= word.by_user
                 self._stop_sources()
@@ -224,30 +235,121 @@ class Supervisor:
         told = [word for source in self.state.sources.values() for word in source.told()] if is_anew else []
         limits = self._plan.limits(self.state.model)
         self._tell(Start(self.state.model, limits, told), post)
-        if self._is_ending:
+        source = self.state.sources.get(post.plan.source_id)
+        if self._is_ending or (source and (self._stopping or source.is_leaving)):
             self._tell(Stop(), post)
+        elif source:
+            self._tell_wishes(source, post)
 
     def _mark_finished(self, post: Post, word: Finished) -> None:
         post.state = "over"
         self.state.statuses[post.id] = "finished"
         self.state.reports[post.id] = word.report
         source = self.state.sources.get(post.plan.source_id)
-        if source and not source.start:
-            source.is_done = True  # nothing was opened, so no end of a stream is on its way to the others
+        if source and not source.heard():
+            source.is_done = True  # nothing was told of it, so no end of a stream is on its way to the others
         if word.exit_code:
             self.state.problems.append(_error(word.exit_code, word.problem))
 
-    def _mark_done(self, source_id: str) -> None:
-        self.state.sources[source_id].is_done = True
+    def _mark_done(self, word: Ended) -> None:
+        if source := self.state.sources.get(word.source_id):  # told again by a worker that was started anew
+            source.is_done = True
+            source.outputs |= word.outputs
 
     def _check_end(self) -> None:
-        """When all sources are done, or there were never any, the others are told to stop."""
+        """When all sources are done, the others are told to stop, unless there may be more."""
         decoding = [post for post in self._posts.values() if post.plan.source_id and post.state != "over"]
         is_done = all(source.is_done for source in self.state.sources.values())
-        if is_done and not decoding and not self._is_ending:
+        may_end = self._stopping or not (self._waits or any(s.is_leaving for s in self.state.sources.values()))
+        if is_done and may_end and not decoding and not self._is_ending:
             self._is_ending = self._stopping = True
             for post in self._running():
                 self._tell(Stop(), post)
+
+    # -- sources that come and go
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
+    def add(self, source_id: str, settings: SourceSettings) -> None:
+        """One more source; its decoder waits for it if it cannot be opened."""
+        worker = self._plan.add_source(source_id)
+        self.state.sources[source_id] = SourceState(settings, worker.place)
+        self._posts[worker.id] = Post(worker)
+        self._waits = False
+        self._launch(self._posts[worker.id])
+
+    def remove(self, source_id: str) -> None:
+        """Its decoder takes no more frames; those on their way still arrive, and then it is forgotten."""
+        source, post = self.state.sources[source_id], self._decoder(source_id)
+        patience_seconds = self._settings.run.drain_seconds + source.settings.open_timeout_seconds
+        source.leave_until = source.leave_until or time.monotonic() + patience_seconds
+        source.since_unix = time.time()
+        if post.is_alive:
+            self._tell(Stop(), post)
+        elif post.state == "waiting":
+            self._end_for(post)
+
+    def hold(self, source_id: str, paused: bool) -> None:
+        self.state.sources[source_id].paused = paused
+        self._tell_if_running(Pause(paused), self._decoder(source_id))
+
+    def tune(self, source_id: str, changes: Retune) -> None:
+        source = self.state.sources[source_id]
+        source.tuning = merged(source.tuning, changes)
+        self._tell_if_running(source.tuning, self._decoder(source_id))
+
+    def stop(self) -> None:
+        self._stop_signals = max(self._stop_signals, 1)
+
+    def _decoder(self, source_id: str) -> Post:
+        return self._posts[f"{CHAIN[0]}:{source_id}"]
+
+    def _tell_if_running(self, word: messages.ToWorker, post: Post) -> None:
+        """Others are told when they start."""
+        if post.state == "running":
+            self._tell(word, post)
+
+    def _tell_wishes(self, source: SourceState, post: Post) -> None:
+        if source.tuning:
+            self._tell(source.tuning, post)
+        if source.paused:
+            self._tell(Pause(True), post)
+
+    def _check_leaving(self) -> None:
+        for source_id, source in list(self.state.sources.items()):
+            if source.leave_until is None:
+                continue
+            post = self._decoder(source_id)
+            if time.monotonic() > source.leave_until:
+                self._make_leave(post)
+            if source.is_done and post.state == "over" and not self._still_has(post):
+                self._forget(source_id)
+
+    def _make_leave(self, post: Post) -> None:
+        if post.is_alive:
+            self._lose(post, "did not end when its source was removed")
+        elif post.launched:
+            post.launched.kill()
+
+    def _still_has(self, post: Post) -> bool:
+        """Whether its process is there, or a frame of it on its way: then its place is nobody else's yet."""
+        is_over = post.launched is None or post.launched.join(0.0)
+        return not is_over or self._pools[FRAMES].leased(post.plan.first_slot, post.plan.slots) > 0
+
+    def _forget(self, source_id: str) -> None:
+        post = self._posts.pop(f"{CHAIN[0]}:{source_id}")
+        place = self.state.forget(source_id, post.id).place
+        self._heartbeats.forget(post.id)
+        self._plan.remove_source(source_id)
+        assert self.state.book
+        self.state.book.clear(place)
+        self._waits = all(source.is_done for source in self.state.sources.values())
 
     # -- who is lost
 
@@ -309,6 +411,10 @@ class Supervisor:
         post.launched.kill()
         post.launched.join(KILL_SECONDS)
         self._reclaim(post.plan)
+        source = self.state.sources.get(post.plan.source_id)
+        if source and source.is_leaving:
+            self._end_for(post)
+            return
         wait_seconds = post.restarts.died(time.monotonic())
         if wait_seconds is None:
             self._write_off(post, how)
@@ -340,17 +446,23 @@ class Supervisor:
         self.state.statuses[post.id] = "down for good"
         problem = StageError(f"{how}, again and again; it is not started any more")
         if post.plan.source_id:
-            source = self.state.sources[post.plan.source_id]
             self.state.problems.append(problem)
-            captured = self.state.book.captured(source.place) if self.state.book else 0
-            end = EndOfStream(post.plan.source_id, source.place, captured, "its decoder is down")
-            source.hear(end)
-            source.is_done = not captured
-            self._send("gather", to_parts(end))
+            self._end_for(post)
         elif all(other.state == "over" for other in self._posts.values() if other.plan.stage == post.plan.stage):
             self._fail(problem)
         else:
             self.state.problems.append(problem)
+
+    def _end_for(self, post: Post) -> None:
+        """A decoder that is down can tell no end of its source any more."""
+        post.state = "over"
+        source = self.state.sources[post.plan.source_id]
+        captured = self.state.book.captured(source.place) if self.state.book else 0
+        end = EndOfStream(post.plan.source_id, source.place, captured, "its decoder is down")
+        source.is_done = not captured and not source.heard()
+        source.hear(end)
+        if not source.is_done:
+            self._send("gather", to_parts(end))
 
     def _check_restarts(self) -> None:
         now = time.monotonic()
@@ -448,6 +560,12 @@ class Supervisor:
                 self.state.problems.append(StageError(f"{source_id}: {lost} frames were lost: {how}"))
 
 
+def merged(before: Retune | None, changes: Retune) -> Retune:
+    """All that has changed since the start."""
+    told = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not None}
+    return msgspec.structs.replace(before or Retune(), **told)
+
+
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
     """The error that a worker told of, as it was raised there; its traceback is a note."""
     kinds = {kind.exit_code: kind for kind in (UsageError, SourceError, StageError)}
@@ -477,10 +595,8 @@ def _endpoints(threads: bool) -> Iterator[str]:
     if threads:
         yield "inproc://centerstream"
         return
-    # A socket's path may have little more than 100 bytes.
     try:
-        place = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="centerstream-", dir=place if len(os.fsencode(place)) < 60 else "/tmp")
+        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=folder_for_runs())
     except OSError as error:
         raise UsageError(f"no folder for temporary files can be written ({error.strerror}); set TMPDIR") from None
     try:

@@ -2,9 +2,11 @@
 
 `Sender` → `Receiver` is one hop (PUSH/PULL), bounded by the slots that its frames hold. A sender does not notice when
 its receiver is started anew: what was not read yet is sent to the next. `Hub` and `Spoke` are the control path.
+`Replier` and `ask` are for words from outside.
 
 Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host. Those speak
-CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out.
+CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out. Only for
+a `Replier` the folder is lock enough: its words are for this user to say.
 """
 
 import threading
@@ -23,6 +25,7 @@ LINGER_MS = 2000
 HIGH_WATER_MARK = 1000
 # A receiver that was started anew is found so soon; one that stays away is asked less and less often.
 RECONNECT_MS, RECONNECT_MOST_MS = 10, 320
+LARGEST_REQUEST_BYTES = 1 << 16
 
 
 Context = zmq.Context
@@ -98,6 +101,15 @@ class Transport:
 
     def hub(self, endpoint: str) -> "Hub":
         return Hub(self._bind(zmq.ROUTER, endpoint))
+
+    def replier(self, endpoint: str) -> "Replier":
+        """Open to everyone who can reach it."""
+        socket = self._context.socket(zmq.REP)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.MAXMSGSIZE, LARGEST_REQUEST_BYTES)
+        self._sockets.append(socket)
+        socket.bind(endpoint)
+        return Replier(socket)
 
     def spoke(self, endpoint: str, name: str) -> "Spoke":
         socket = self._open(zmq.DEALER)
@@ -223,3 +235,28 @@ class Spoke:
     def receive(self, timeout_seconds: float) -> bytes | None:
         parts = _receive(self._socket, timeout_seconds)
         return bytes(parts[0]) if parts else None
+
+
+class Replier:
+    """Hears requests, one after the other; each is answered before the next is heard."""
+
+    def __init__(self, socket: zmq.Socket) -> None:
+        self._socket = socket
+
+    def receive(self) -> bytes | None:
+        """A request that has come; of several parts the last."""
+        parts = _receive(self._socket, 0.0)
+        return bytes(parts[-1]) if parts else None
+
+    def answer(self, body: bytes) -> None:
+        self._socket.send(body)
+
+
+def ask(endpoint: str, body: bytes, timeout_seconds: float) -> bytes | None:
+    """The answer of the `Replier` there; None when none came in time."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.connect(endpoint)
+        socket.send(body)
+        parts = _receive(socket, timeout_seconds)
+        return bytes(parts[-1]) if parts else None

@@ -131,7 +131,7 @@ class Worker:
             ledger=self._ledger,
             meter=self._meter,
             tell=lambda doing: self._say(messages.Status(doing)),
-            say_ended=lambda source_id: self._to_say.append(messages.Ended(source_id)),
+            say_ended=self._say_ended,
             ask_stop=lambda by_user: self._to_say.append(messages.AskStop(by_user)),
             stopped=self._stopping.is_set,
         )
@@ -155,6 +155,9 @@ class Worker:
     def _outlet_to(self, worker: str) -> Outlet:
         sender = self._transport.sender(f"{self._spec.endpoints}/{worker}")
         return Outlet(sender, self._spec.numbers[worker], self._stopping.is_set)
+
+    def _say_ended(self, source_id: str) -> None:
+        self._to_say.append(messages.Ended(source_id, self._meter.close_outputs(source_id)))
 
     # -- the control path: this thread only
 
@@ -182,8 +185,9 @@ class Worker:
             self._depth = lambda: stage.depth
             self._lanes.start(lambda: self._queue(stage, start), 1)
         else:
-            for word in start.told:
-                self._word(stage, word)
+            for word in start.told:  # an end waits, as if it came now, for the frames before it
+                for told in self._inlet.sorted(word):
+                    self._work(stage, [told])
             self._lanes.start(lambda: self._lane(stage), stage.lanes)
         self._keep_in_touch(self._lanes)
         self._lanes.join()

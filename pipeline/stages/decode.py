@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pipeline.errors import SourceError
 from pipeline.fates import ABOVE_RATE, LATE, NO_SLOT, Drop
-from pipeline.frame import Frame
+from pipeline.frame import Frame, Message
 from pipeline.messages import (
     EndOfStream,
     FrameHeader,
@@ -62,6 +62,7 @@ class Decode(SourceStage):
         self._slot: Slot | None = None
         self._offset_seconds: float | None = None
         self._converter = PixelConverter()
+        self._has_told = False
         self._paused = threading.Event()
         self._retune: Retune | None = None
 
@@ -98,7 +99,7 @@ class Decode(SourceStage):
     # -- the stream
 
     def run(self, emit: Emit) -> None:
-        self._emit = emit
+        self._pass_on = emit
         self._seq = self.kit.ledger.captured(self.kit.place)
         failure: str | None = None
         try:
@@ -115,13 +116,17 @@ class Decode(SourceStage):
                 source.close()
                 self._source = None
         except OpeningStopped:
-            if self._start is None and not self._seq:
+            if not self._has_told and not self._seq:
                 return
         except SourceError as error:
-            if self._start is None and not self._seq:
+            if not self._has_told and not self._seq:
                 raise
             self.problem, failure = error, str(error)
         emit(EndOfStream(self.kit.source_id, self.kit.place, self._seq, failure))
+
+    def _emit(self, message: Message) -> None:
+        self._has_told = True  # and who was told of a source waits for its end
+        self._pass_on(message)
 
     def _wait_while_paused(self) -> None:
         if not self._paused.is_set():
@@ -157,6 +162,8 @@ class Decode(SourceStage):
     def _make_room(self) -> bool:
         """Where nothing may be dropped, wait for a free slot before a frame is taken, so that a stop meanwhile loses
         none. False when there is to be no further frame."""
+        if not self._may_block:
+            self._wait_while_paused()
         while self._policy == "block" and (self._slot is None or self._paused.is_set()):
             if self.kit.stopped():
                 return False
@@ -322,6 +329,8 @@ class Decode(SourceStage):
     def close(self) -> None:
         if self._source:
             self._source.close()
+        if self._slot:  # taken for a frame that never came
+            self.kit.pools[FRAMES].end_lease(self._slot)
 
 
 def figures_of(health: Health) -> dict[str, float]:
@@ -337,7 +346,7 @@ class Tuning:
         self._next_seconds = 0.0
 
     def change(self, word: Retune) -> None:
-        self._max_rate = word.max_rate or self._max_rate
+        self._max_rate = self._max_rate if word.max_rate is None else word.max_rate or None
         self._every = word.every or self._every
 
     def admits(self, pts_seconds: float) -> bool:

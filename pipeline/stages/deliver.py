@@ -61,6 +61,8 @@ class Deliver(Stage):
         self._outputs: dict[str, Output] = {}
         self._sources: dict[str, _Source] = {}
         self._overlay: Overlay | None = None
+        self._written: set[str] = set()
+        self._closing: dict[str, list[Output]] = {}
         self._modules: dict[str, Any] = {}
 
     def prepare(self) -> None:
@@ -101,12 +103,20 @@ class Deliver(Stage):
                 output.open()
         if source := self._sources.pop(end.source_id, None):
             source.let_go()
-        own = [output for name, output in self._outputs.items() if name.endswith(f" ({end.source_id})")]
-        for output in own:
+        if self._overlay:
+            self._overlay.forget(end.source_id)
+        own = [name for name in self._outputs if name.endswith(f" ({end.source_id})")]
+        self._closing[end.source_id] = [self._outputs.pop(name) for name in own]
+        for output in self._closing[end.source_id]:
             output.close()
-        for output in own:
-            output.join()
-        self.kit.say_ended(end.source_id)
+        self._look_closing()
+
+    def _look_closing(self) -> None:
+        """A source has ended when its own outputs are closed; the others do not wait for that."""
+        for source_id, outputs in list(self._closing.items()):
+            if all(output.is_closed for output in outputs):
+                del self._closing[source_id]
+                self.kit.say_ended(source_id)
 
     # -- outputs
 
@@ -122,7 +132,8 @@ class Deliver(Stage):
 
     def _open(self, name: str, kind: str, path: str, source_id: str) -> Output:
         rate = self._source(source_id).frames_per_second
-        target = Target(path, rate, goes_on=self.kit.incarnation > 0)
+        target = Target(path, rate, goes_on=self.kit.incarnation > 0 or name in self._written)
+        self._written.add(name)
         counts = self.kit.meter.output(name, path)
         make = partial(self._modules[kind].open_sink, target)
         return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True))
@@ -190,6 +201,7 @@ class Deliver(Stage):
 
     def idle(self) -> None:
         """The last picture of each source whose signal is lost, greyed, once a second."""
+        self._look_closing()
         now = time.monotonic()
         for source in self._sources.values():
             if source.signal and source.signal.state == "lost" and source.last and now >= source.still_due:
@@ -209,7 +221,7 @@ class Deliver(Stage):
             source.let_go()
         for output in self._outputs.values():
             output.close()
-        for output in self._outputs.values():
+        for output in [*self._outputs.values(), *(each for own in self._closing.values() for each in own)]:
             output.join()
 
 

@@ -3,6 +3,7 @@
 From a device on which the peaks were already searched come candidates instead; they only have to find their place.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,12 @@ from pipeline.frame import NOT_ITS_OWN, Frame
 from pipeline.geometry import fit_input
 from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
-from pipeline.messages import EndOfStream, Start, StreamStart
+from pipeline.messages import EndOfStream, FrameHeader, Start, StreamStart
+from pipeline.settings import MOST_SOURCES
 from pipeline.stage import HEATMAPS, Kit, Stage
+
+# Of a source, while frames are in the network that were taken before it changed.
+LAST_CHANGES = 8
 
 
 class Postprocess(Stage):
@@ -32,23 +37,36 @@ class Postprocess(Stage):
     def begin(self, start: Start) -> None:
         self._model = start.model
         self._usual = self._wanted(self._settings.classes, self._lowest_score)
-        self._wanted_of: dict[str, Wanted] = {}
+        self._wanted_of: dict[str, deque[tuple[int, Wanted]]] = {}
+        self._ended: dict[str, None] = {}
 
     def _wanted(self, classes: tuple[str, ...], score: float) -> "Wanted":
         class_ids = self._settings.class_ids(self._model.class_names, classes)
         return Wanted(np.array(class_ids, np.int32), min(score, self._lowest_score))
 
     def stream_started(self, start: StreamStart) -> None:
-        self._wanted_of[start.source_id] = self._wanted(start.classes, start.score_threshold)
+        """It came past the network: frames before it are still to come."""
+        self._ended.pop(start.source_id, None)
+        changes = self._wanted_of.setdefault(start.source_id, deque(maxlen=LAST_CHANGES))
+        changes.append((start.seq, self._wanted(start.classes, start.score_threshold)))
 
     def stream_ended(self, end: EndOfStream) -> None:
-        self._wanted_of.pop(end.source_id, None)
+        """So did this: what is wanted of a source is forgotten when many others have ended after it."""
+        self._ended[end.source_id] = None
+        if len(self._ended) > MOST_SOURCES:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._wanted_of.pop(oldest, None)
+
+    def _wanted_for(self, header: FrameHeader) -> "Wanted":
+        changes = self._wanted_of.get(header.source_id, ())
+        return next((wanted for seq, wanted in reversed(changes) if seq <= header.seq), self._usual)
 
     def process(self, frame: Frame) -> None:
         header, model = frame.header, self._model
         if header.unseen:
             return
-        wanted = self._wanted_of.get(header.source_id, self._usual)
+        wanted = self._wanted_for(header)
         geometry = fit_input(header.width, header.height, model.input_width, model.input_height, model.resize)
         place = (model.stride, geometry.affine, header.width, header.height)
         if "candidates" in frame:

@@ -100,8 +100,8 @@ class Run:
         self.sources = [f"cam{i}" for i in range(options.cameras)]
         self._options = options
         self._videos = options.videos or folder
-        self.lines_path = options.lines or folder / "all.jsonl"
-        self._tail = LineTail(options.lines_copy or self.lines_path)
+        self.lines_path = folder / "all.jsonl"
+        self._tail = LineTail(self.lines_path)
         config = folder / "run.yaml"
         config.write_text(yaml.safe_dump(self._config()))
         words = [word for pair in MORE_SETTINGS for word in ("--set", pair)]
@@ -241,10 +241,9 @@ class Run:
         self._leftovers.assert_none(pids, seconds=2)
 
     def _witness(self) -> tuple[list[Account], list[str]]:
-        lines = self._options.lines_copy or self.lines_path
         videos = [] if self._options.lines_only else videos_in(self._videos)
         cameras: dict[str, int | None] = {source: i for i, source in enumerate(self.sources)}
-        return witness([lines], videos, cameras, self.site.sent, self._options.allowed)
+        return witness([self.lines_path], videos, cameras, self.site.sent, self._options.allowed)
 
     def _longest_gap(self) -> float | None:
         """Between two results of a source that nothing was done to, from the fault on, in seconds."""
@@ -274,8 +273,6 @@ class Options:
     before: Sequence[str] = ()  # the product's command: another that runs it
     network: Network | None = None
     videos: Path | None = None  # the folder of the videos
-    lines: Path | None = None
-    lines_copy: Path | None = None  # where the lines can be read, if they go to a pipe
     lines_only: bool = False  # the videos are no witness
 
 

@@ -1,0 +1,183 @@
+"""What is asked of a run from outside, checked and answered. Knows the run by a few methods, and no process.
+
+Nothing is changed unless all of it can be: whoever asks for what cannot be is told why in one line.
+"""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from pipeline.control import (
+    Add,
+    Answer,
+    Done,
+    End,
+    Hold,
+    List,
+    Refused,
+    Remove,
+    Request,
+    Row,
+    Sources,
+    Tune,
+    decode_request,
+    encode,
+)
+from pipeline.errors import SourceError, StageError, UsageError
+from pipeline.messages import Retune
+from pipeline.runstate import RunState, SourceState
+from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
+from pipeline.stage import CHAIN
+from pipeline.transport import Replier
+
+# Looks whether a source can be added: all settings with it among the others, and its id. Raises UsageError,
+# OutputError or SourceError.
+Check = Callable[[Settings, str], None]
+
+
+class Run(Protocol):
+    """What can be changed of a run while it goes on."""
+
+    state: RunState
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def is_stopping(self) -> bool: ...
+
+    def add(self, source_id: str, settings: SourceSettings) -> None: ...
+    def remove(self, source_id: str) -> None: ...
+    def hold(self, source_id: str, paused: bool) -> None: ...
+    def tune(self, source_id: str, changes: Retune) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Desk:
+    """Takes one word at a time, by whatever way it came."""
+
+    def __init__(self, run: Run, check: Check) -> None:
+        self._run, self._check = run, check
+
+    def serve(self, replier: Replier) -> None:
+        """Answer what has come there."""
+        while (body := replier.receive()) is not None:
+            replier.answer(encode(self._answer(body)))
+
+    def _answer(self, body: bytes) -> Answer:
+        try:
+            return self.do(decode_request(body))
+        except msgspec.DecodeError:
+            return Refused("the request cannot be read: it is of another version")
+        except (UsageError, SourceError, StageError) as error:
+            return Refused(str(error))
+
+    def do(self, request: Request) -> Answer:
+        """Raises UsageError, SourceError or StageError for what cannot be done; then nothing was changed."""
+        match request:
+            case List():
+                return Sources(rows(self._run.state))
+            case End():
+                self._run.stop()
+                return Done("the run stops")
+        self._check_ready()
+        match request:
+            case Add():
+                return Done(f"{self._add(request)} was added")
+            case Remove():
+                self._known(request.source_id)
+                self._run.remove(request.source_id)
+                return Done(f"{request.source_id} was removed")
+            case Hold():
+                self._going_on(request.source_id)
+                self._run.hold(request.source_id, request.paused)
+                return Done(f"{request.source_id} {'is paused' if request.paused else 'goes on'}")
+            case Tune():
+                self._tune(request)
+        return Done(f"{request.source_id} was changed")
+
+    def _check_ready(self) -> None:
+        if not self._run.state.started_at:
+            raise UsageError("the run is still being started; ask again when it is ready")
+        if self._run.is_stopping:
+            raise UsageError("the run is about to end")
+
+    def _known(self, source_id: str) -> SourceState:
+        sources = self._run.state.sources
+        if source_id not in sources:
+            listed = f"those it has: {', '.join(sources)}" if sources else "it has none"
+            raise UsageError(f"the run has no source {source_id}; {listed}")
+        return sources[source_id]
+
+    def _going_on(self, source_id: str) -> None:
+        source = self._known(source_id)
+        if source.is_leaving or source.state == "ended":
+            raise UsageError(f"{source_id} has ended")
+
+    # -- one more source
+
+    def _add(self, request: Add) -> str:
+        source_id = request.source_id or self._free_id(request.source)
+        self.check_addition(source_id, request.source)
+        self._run.add(source_id, request.source)
+        return source_id
+
+    def _free_id(self, source: SourceSettings) -> str:
+        usual = source.uri.name
+        ids = (f"{usual}-{number}" if number > 1 else usual for number in count(1))
+        return next(source_id for source_id in ids if source_id not in self._run.state.sources)
+
+    def check_addition(self, source_id: str, source: SourceSettings) -> None:
+        """Raises as `do`."""
+        sources = self._run.state.sources
+        if source_id in sources:
+            how = "is about to be gone; ask again then" if sources[source_id].is_leaving else "is there already"
+            raise UsageError(f"{source_id} {how}")
+        if len(sources) >= MOST_SOURCES:
+            raise UsageError(f"there are {len(sources)} sources, and at most {MOST_SOURCES} run at the same time")
+        all_sources = {name: state.settings for name, state in sources.items()} | {source_id: source}
+        self._check(replace(self._run.settings, sources=all_sources), source_id)
+
+    # -- what is looked for
+
+    def _tune(self, request: Tune) -> None:
+        self._going_on(request.source_id)
+        self.check_classes(request.classes)
+        self._run.tune(request.source_id, Retune(request.score, request.classes, request.max_rate, request.every))
+
+    def check_classes(self, classes: tuple[str, ...] | None) -> None:
+        """Raises as `do`."""
+        model, wanted = self._run.state.model, self._run.settings.postprocess
+        if classes is None or model is None:
+            return
+        wanted.class_ids(model.class_names, classes)
+        if model.device != "cpu" and wanted.classes and not set(classes or model.class_names) <= set(wanted.classes):
+            raise UsageError(
+                "on this device only the classes that the run was started with are searched for: "
+                + ", ".join(wanted.classes)
+            )
+
+
+def rows(state: RunState) -> list[Row]:
+    """Each source as it is now."""
+    return [_row(state, source_id, source) for source_id, source in state.sources.items()]
+
+
+def _row(state: RunState, source_id: str, source: SourceState) -> Row:
+    page = state.page(source)
+    report = state.reports.get(f"{CHAIN[0]}:{source_id}")
+    name = "leaving" if source.is_leaving else source.state
+    return Row(
+        source_id=source_id,
+        state=name,
+        since_unix=source.since_unix,
+        cause=source.signal.cause if source.signal and source.signal.state == name else "",
+        frames_per_second=report.frames_per_second if report and name != "ended" else 0.0,
+        captured=page.captured,
+        delivered=page.delivered + page.failed,
+        dropped=page.dropped_frames,
+        outages=source.outage_count,
+        address=source.settings.uri.shown,
+    )
