@@ -5,6 +5,7 @@ No socket, no process and no supervisor: what a worker would do around a stage, 
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,18 +129,21 @@ class Bench:
         return self.pools[pool].leased(0, self._slots)
 
     @contextmanager
-    def decoding(self, card: ModelCard = SMALL_CARD, incarnation: int = 0) -> Iterator["Decoding"]:
-        with Decoding(self, card, incarnation).running() as decoding:
+    def decoding(
+        self, incarnation: int = 0, keeps: bool = False, seconds_each: float = 0.0, card: ModelCard = SMALL_CARD
+    ) -> Iterator["Decoding"]:
+        """A decoder at work. A frame's slots are given back at once, unless `keeps`, and then by who calls this; each
+        message takes `seconds_each`."""
+        with Decoding(self, card, incarnation, keeps, seconds_each).running() as decoding:
             yield decoding
 
 
 class Decoding:
-    """A decoder at work in a thread of its own. What it says is kept; a frame's slots are given back at once, unless
-    `keeps`, and then by whoever calls `give_back`."""
+    """A decoder in a thread of its own, and what it said."""
 
-    def __init__(self, bench: Bench, card: ModelCard, incarnation: int) -> None:
+    def __init__(self, bench: Bench, card: ModelCard, incarnation: int, keeps: bool, seconds_each: float) -> None:
         self.said: list[Message] = []
-        self.keeps = False
+        self.keeps, self._seconds_each = keeps, seconds_each
         self.stage = Decode(bench.kit(FRAMES, incarnation=incarnation))
         self._bench, self._card = bench, card
         self._failure: BaseException | None = None
@@ -174,6 +178,7 @@ class Decoding:
         self.said.append(message)
         if isinstance(message, Frame) and not self.keeps:
             message.give_back()
+        time.sleep(self._seconds_each)
 
     def frames(self) -> list[Frame]:
         return [message for message in self.said if isinstance(message, Frame)]

@@ -13,9 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
 from pipeline.errors import OutputError, UsageError
-from pipeline.fates import NEWER, Drop
+from pipeline.fates import NEWER
 from pipeline.messages import Outage, SignalChange
 from pipeline.results import FrameResult
 from pipeline.sinks import Sink
@@ -24,45 +23,7 @@ from pipeline.sinks.mot import MotSink
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.window import WindowSink
 from tests.kit.places import ROOT
-
-# (box, score, class, track) of each detection
-Row = tuple[tuple[float, float, float, float], float, int, int]
-
-
-def result(
-    rows: list[Row] | None = None,
-    *,
-    seq: int = 0,
-    seconds: float = 0.0,
-    failure: str | None = None,
-    dropped: Drop | None = None,
-    predicted: bool = False,
-) -> FrameResult:
-    rows = rows or []
-    detections = Detections(
-        np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.float32),
-        np.array([row[2] for row in rows], np.int32),
-        np.array([row[3] for row in rows], np.int32),
-    )
-    return FrameResult(
-        source_id="door",
-        seq=seq,
-        pts_seconds=seconds,
-        captured_unix=1_767_225_600.1234567,
-        width=640,
-        height=480,
-        clock="sender",
-        failure=failure,
-        dropped=dropped,
-        predicted=predicted,
-        latency_ms=41.23456,
-        detections=detections,
-        score_threshold=0.3,
-        class_names=("person", "dog"),
-        frames_per_second=10.0,
-    )
-
+from tests.kit.results import Row, result
 
 CONFIRMED: Row = ((10.123, 20.0, 50.5, 99.999), 0.87654, 0, 3)
 TENTATIVE: Row = ((1.0, 2.0, 3.0, 4.0), 0.5, 1, 0)
