@@ -30,6 +30,7 @@ def main() -> int:
 
             return ctl.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
+        cli.hide_secrets_from_process_list()
         from pipeline import preflight
 
         preflight.check(command.settings, command.config)
@@ -38,11 +39,13 @@ def main() -> int:
 
             return validate(command.settings)
         from pipeline.console import Console
+        from pipeline.follow import Watched
         from pipeline.supervisor import Supervisor
 
         with Console(command.verbose) as console:
             check = partial(preflight.check_one, config=command.config)
-            state = Supervisor(command.settings, console.update, check).run()
+            watched = Watched(command.config, command.read) if command.watch and command.config else None
+            state = Supervisor(command.settings, console.update, check, watched).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)
         console.summarise(state)

@@ -4,9 +4,12 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from itertools import count, zip_longest
 from typing import Any, NamedTuple, NoReturn
 
+from configs import secrets
 from configs.uri import HIDDEN, Uri, looks_like_an_address, shown, shown_text
 from pipeline.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
@@ -70,10 +73,12 @@ SOURCE_OPTIONS = tuple(option for option in OPTIONS if option.key.startswith("so
 
 
 class Command(NamedTuple):
-    """What the user asked for; `config` is the file that it came from, if there was one."""
+    """What the user asked for; `config` is the file that it came from, if there was one; `read` does so again."""
 
     settings: Settings
     config: str | None
+    read: Callable[[], Settings]
+    watch: bool
     validate: bool
     verbose: bool
 
@@ -81,12 +86,15 @@ class Command(NamedTuple):
 def parse(arguments: list[str]) -> Command:
     """Raises UsageError for anything wrong but an unknown option or --help, which end the program as usual."""
     given = read_line(_parser(), arguments)
-    settings = settings_of(_named(given.sources, given.name), given, OPTIONS, given.config, given.set)
-    if not settings.sources:
+    if given.watch and (not given.config or given.sources):
+        raise UsageError("--watch goes with --config FILE, for it follows the sources there; give no other SOURCE")
+    read = partial(settings_of, _named(given.sources, given.name), given, OPTIONS, given.config, given.set)
+    settings = read()
+    if not settings.sources and not given.watch:
         raise UsageError("give a source: run_pipeline.py SOURCE, or sources: in --config")
     if len(settings.sources) > MOST_SOURCES:
         raise UsageError(f"got {len(settings.sources)} sources, at most {MOST_SOURCES} run at the same time")
-    return Command(settings, given.config, given.validate, given.verbose)
+    return Command(settings, given.config, read, given.watch, given.validate, given.verbose)
 
 
 def settings_of(
@@ -117,16 +125,23 @@ def _named(uris: list[str], names: list[str]) -> dict[str, str]:
     for uri, name in zip_longest(uris, names):
         if name in sources:
             raise UsageError(f"--name {shown(name)} is given twice; each source needs its own")
-        usual = name or Uri(uri).name
+        usual = name or _name_of(uri)
         free = (f"{usual}-{number}" if number > 1 else usual for number in count(1))
         sources[next(name for name in free if name not in sources)] = uri
     return sources
 
 
+def _name_of(uri: str) -> str:
+    with suppress(secrets.SecretError):  # told of when it is read
+        return secrets.filled(Uri(uri)).name
+    return Uri(uri).name
+
+
 def hide_secrets_from_process_list() -> None:
-    """What `ps` shows of this process: its command line, each word as an error would show it."""
+    """What `ps` shows of this process: its command line, each word as an error would show it. What it was started with
+    in its environment is shown no longer, once an address has taken something from there."""
     words = [shown_text(word) for word in sys.argv]
-    if words != sys.argv:
+    if words != sys.argv or secrets.are_taken():
         from setproctitle import setproctitle
 
         setproctitle(" ".join([sys.executable, *words]))
@@ -192,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser, OPTIONS)
     parser.add_argument("--config", metavar="FILE", help="a YAML file, for example configs/default.yaml")
+    parser.add_argument("--watch", action="store_true", help="follow that file: sources come, go and change with it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the configuration"
     )

@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     """Raises UsageError for what is wrong or refused, StageError where no answer comes in time."""
     given = cli.read_line(_parser(), arguments)
     request = _REQUESTS[given.word](given)
+    cli.hide_secrets_from_process_list()
     run = control.find_run(getattr(given, "run", None))
     answer = control.tell(run, request)
     if isinstance(answer, control.Sources):
@@ -85,8 +86,8 @@ def _add(given: argparse.Namespace) -> control.Add:
 
 def _from_anywhere(text: str) -> str:
     """A path from this folder on, as one that the run can find from its own."""
-    is_path = not (Uri(text).network or text.isdecimal() or text.startswith("lavfi:") or not text.strip())
-    return str(Path(text).absolute()) if is_path else text
+    is_other = Uri(text).network or text.isdecimal() or text.startswith(("lavfi:", "${")) or not text.strip()
+    return text if is_other else str(Path(text).absolute())
 
 
 def _tune(given: argparse.Namespace) -> control.Tune:

@@ -3,7 +3,7 @@
 Nothing is changed unless all of it can be: whoever asks for what cannot be is told why in one line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Protocol
 
@@ -52,6 +52,7 @@ class Run(Protocol):
     def remove(self, source_id: str) -> None: ...
     def hold(self, source_id: str, paused: bool) -> None: ...
     def tune(self, source_id: str, changes: Retune) -> None: ...
+    def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -135,10 +136,17 @@ class Desk:
         if source_id in sources:
             how = "is about to be gone; ask again then" if sources[source_id].is_leaving else "is there already"
             raise UsageError(f"{source_id} {how}")
-        if len(sources) >= MOST_SOURCES:
-            raise UsageError(f"there are {len(sources)} sources, and at most {MOST_SOURCES} run at the same time")
         all_sources = {name: state.settings for name, state in sources.items()} | {source_id: source}
-        self._check(replace(self._run.settings, sources=all_sources), source_id)
+        self.check_sources(all_sources, [source_id])
+
+    def check_sources(self, sources: dict[str, SourceSettings], new: Iterable[str]) -> None:
+        """All that there are to be, of which some are `new`. Raises as `do`."""
+        if len(sources) > MOST_SOURCES:
+            raise UsageError(
+                f"that would be {len(sources)} sources, at most {MOST_SOURCES} run at the same time; remove some first"
+            )
+        for source_id in new:
+            self._check(replace(self._run.settings, sources=sources), source_id)
 
     # -- what is looked for
 

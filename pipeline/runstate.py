@@ -7,6 +7,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from pipeline.errors import EXIT_DONE, EXIT_INTERRUPTED, CenterStreamError
 from pipeline.fates import Drop
 from pipeline.ledger import Ledger, Page
@@ -164,7 +166,10 @@ class RunState:
         for told in (self.statuses, self.reports, self.restarts):
             told.pop(decoder, None)
         source = self.sources.pop(source_id)
-        source.page = self.page(source).plus(self._forgotten(self.gone.pop(source_id, None)))
+        source.page = self.page(source)
+        if before := self.gone.pop(source_id, None):
+            source.page = source.page.plus(self._forgotten(before))
+            source.outputs = added(before.outputs, source.outputs)
         self.gone[source_id] = source
         if len(self.gone) > LAST_GONE:
             self.earlier = self.earlier.plus(self._forgotten(self.gone.pop(next(iter(self.gone)))))
@@ -172,8 +177,8 @@ class RunState:
         return source
 
     @staticmethod
-    def _forgotten(source: SourceState | None) -> Page:
-        return source.page if source and source.page else Page()
+    def _forgotten(source: SourceState) -> Page:
+        return source.page or Page()
 
     def _settled(self, page: Page) -> Page:
         if self.lost and page.in_flight > 0:
@@ -190,3 +195,13 @@ class RunState:
             return self.problems[0].exit_code
         endless = all(stream.is_live for stream in self.streams.values()) if self.streams else self.endless
         return EXIT_INTERRUPTED if self.interrupted and not endless else EXIT_DONE
+
+
+def added(before: dict[str, OutputCounts], then: dict[str, OutputCounts]) -> dict[str, OutputCounts]:
+    """What the outputs of one name took, before and then."""
+    both = dict(before)
+    for name, counts in then.items():
+        earlier = before.get(name, OutputCounts(counts.path))
+        frames, missed = earlier.frames + counts.frames, earlier.missed + counts.missed
+        both[name] = replace(counts, frames=frames, missed=missed, problem=earlier.problem or counts.problem)
+    return both

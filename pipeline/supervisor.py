@@ -22,6 +22,7 @@ from pipeline.crew import Post
 from pipeline.desk import Check, Desk
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
 from pipeline.fates import UNHEARD, WORKER_LOST
+from pipeline.follow import Follower, Watched
 from pipeline.frame import Parts, to_parts
 from pipeline.heartbeat import Heartbeats
 from pipeline.launch import ProcessWorker, ThreadWorker
@@ -67,12 +68,17 @@ Watcher = Callable[[RunState], None]
 class Supervisor:
     """One run of the pipeline. `run` returns when it is over; `state` tells how it went."""
 
-    def __init__(self, settings: Settings, watcher: Watcher, check: Check = lambda settings, source_id: None) -> None:
-        """`check` looks at sources that are added while it runs."""
+    def __init__(
+        self,
+        settings: Settings,
+        watcher: Watcher,
+        check: Check = lambda settings, source_id: None,
+        watched: Watched | None = None,
+    ) -> None:
+        """`check` looks at sources that are added while it runs; a `watched` file may bring some at any time."""
         self._settings = settings
         self._watcher = watcher
-        self._desk = Desk(self, check)
-        self._waits = False
+        self._waits = self._may_always_wait = watched is not None
         self._plan = Plan(settings)
         self.state = RunState(launched_at=time.monotonic())
         self._posts: dict[str, Post] = {}
@@ -81,6 +87,8 @@ class Supervisor:
         self._stopping = False
         self._is_ending = False
         self._deadline = float("inf")
+        self._desk = Desk(self, check)
+        self._follower = Follower(watched, self, self._desk) if watched else None
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
@@ -154,6 +162,8 @@ class Supervisor:
                 pass
             if replier:
                 self._desk.serve(replier)
+            if self._follower and self.state.started_at and not self._stopping:
+                self._follower.look(time.monotonic())
             for queue in self._transport.refused():
                 self.state.count(stranger_line(queue))
             self._check_deaths()
@@ -281,7 +291,7 @@ class Supervisor:
         worker = self._plan.add_source(source_id)
         self.state.sources[source_id] = SourceState(settings, worker.place)
         self._posts[worker.id] = Post(worker)
-        self._waits = False
+        self._waits = self._may_always_wait
         self._launch(self._posts[worker.id])
 
     def remove(self, source_id: str) -> None:
@@ -303,6 +313,12 @@ class Supervisor:
         source = self.state.sources[source_id]
         source.tuning = merged(source.tuning, changes)
         self._tell_if_running(source.tuning, self._decoder(source_id))
+
+    def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None:
+        """For sources that come from now on."""
+        infer = msgspec.structs.replace(self._settings.infer, score_threshold=score_threshold)
+        postprocess = msgspec.structs.replace(self._settings.postprocess, classes=classes)
+        self._settings = msgspec.structs.replace(self._settings, infer=infer, postprocess=postprocess)
 
     def stop(self) -> None:
         self._stop_signals = max(self._stop_signals, 1)
@@ -349,7 +365,7 @@ class Supervisor:
         self._plan.remove_source(source_id)
         assert self.state.book
         self.state.book.clear(place)
-        self._waits = all(source.is_done for source in self.state.sources.values())
+        self._waits |= all(source.is_done for source in self.state.sources.values())
 
     # -- who is lost
 

@@ -54,6 +54,9 @@ class Remembered:
     def tune(self, source_id: str, changes: Retune) -> None:
         self.asked.append(("tune", source_id, changes))
 
+    def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None:
+        self.asked.append(("adopt", score_threshold, classes))
+
     def stop(self) -> None:
         self.asked.append(("stop",))
 
@@ -189,7 +192,7 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_changed() -> None:
     run.state.sources.clear()
     assert told(run, Remove("gate")) == "the run has no source gate; it has none"
     full = Remembered(*(f"s{number}" for number in range(MOST_SOURCES)))
-    assert told(full, Add(source(), "gate")).startswith(f"there are {MOST_SOURCES} sources")
+    assert told(full, Add(source(), "gate")).startswith(f"that would be {MOST_SOURCES + 1} sources")
     full.is_stopping = True
     assert told(full, Remove("s1")) == "the run is about to end"
     full.state.started_at = None

@@ -1,0 +1,102 @@
+"""A run of the real command that is told words while it goes on."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.kit.harness import command, finish, json_lines, wait_until
+
+# Little work, so that what is looked at is who waits for whom.
+LIGHT = ("--set", "infer.engine=eager", "--input", "128x128", "--set", "queue.capacity=8")
+PATTERN = "lavfi:testsrc2=size=160x120:rate=10"
+
+
+class ControlledRun:
+    """The command, in a temporary folder of its own, which FOLDER stands for in its arguments."""
+
+    def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ctl", dir="/tmp"))
+        self.env = os.environ | {"TMPDIR": str(self.folder)} | (env or {})
+        self.lines = self.folder / "lines.jsonl"
+        self.process = subprocess.Popen(
+            command(
+                *(str(word).replace("FOLDER", str(self.folder)) for word in arguments), "--jsonl", self.lines, *LIGHT
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            env=self.env,
+        )
+
+    def ctl(self, *words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command("ctl", *words), capture_output=True, text=True, timeout=60, env=self.env | (env or {})
+        )
+
+    def say(self, *words: object) -> str:
+        """A word that is heard; the answer."""
+        done = self.ctl(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        """What `ctl list` prints, by source: cells by their titles."""
+        lines = self.say("list").splitlines()
+        titles = lines[0].split()
+        starts = [lines[0].index(title) for title in titles]
+        return {row["source"]: row for row in (_cells(line, lines, titles, starts) for line in lines[1:])}
+
+    def wait_for(self, source_id: str, state: str, seconds: float = 60) -> None:
+        def is_so() -> bool:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            done = self.ctl("list")
+            return any(line.startswith(source_id) and f"  {state}" in line for line in done.stdout.splitlines())
+
+        wait_until(is_so, seconds, f"{source_id} {state}")
+
+    def wait_until_frames(self, source_id: str, more: int, seconds: float = 60) -> None:
+        """Until so many more of its frames have been written."""
+        before = len(self.frames(source_id))
+        wait_until(lambda: len(self.frames(source_id)) >= before + more, seconds, f"{more} frames of {source_id}")
+
+    def frames(self, source_id: str) -> list[dict]:
+        if not self.lines.exists():
+            return []
+        return [line for line in json_lines(self.lines) if line["source"] == source_id and line["kind"] == "frame"]
+
+    def signals(self, source_id: str) -> list[str]:
+        lines = json_lines(self.lines)
+        return [line["state"] for line in lines if line["source"] == source_id and line["kind"] == "signal"]
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and all that it said on standard error."""
+        return finish(self.process)
+
+
+def _cells(line: str, lines: list[str], titles: list[str], starts: list[int]) -> dict[str, str]:
+    """Numbers stand to the right under their titles, the others to the left."""
+    words = line.split()
+    numbers = titles.index("address") - titles.index("since") - 1
+    address, counts = words[-1], words[-1 - numbers : -1]
+    state = line[starts[1] : starts[2]].strip()
+    since = " ".join(words[-3 - numbers : -1 - numbers])
+    return dict(zip(titles, [words[0], state, since, *counts, address], strict=True))
+
+
+@contextmanager
+def running(*arguments: object, env: dict[str, str] | None = None) -> Iterator[ControlledRun]:
+    run = ControlledRun(*arguments, env=env)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+            time.sleep(0.1)
+        shutil.rmtree(run.folder, ignore_errors=True)

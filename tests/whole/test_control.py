@@ -1,0 +1,157 @@
+"""Words to a run that goes on: sources come, go, wait and change, and the others do not notice."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.kit.control import PATTERN, running
+from tests.kit.harness import command
+from tests.kit.places import CLIP, ROOT
+
+# So much later than the slowest frame in quiet times would be one that waited for somebody else: a source that does not
+# answer keeps its own decoder for 5 s, and closing, launching and loading take as long as they take.
+OUTLIER_MS = 1000
+
+
+def test_sources_come_go_wait_and_change_and_another_does_not_notice() -> None:
+    """Its frames are all delivered. Its slowest in the time of the changes is set beside its slowest before and after:
+    a frame that had waited for a source that was opened, changed or left would be seconds late."""
+    with running(PATTERN, "--name", "door", "--realtime") as run, socket.create_server(("127.0.0.1", 0)) as silent:
+        run.wait_for("door", "live")
+        run.wait_until_frames("door", 30)
+        began = len(run.frames("door"))
+        run.say("add", PATTERN, "--name", "gate", "--realtime")
+        run.say("add", f"rtsp://u:p@127.0.0.1:{silent.getsockname()[1]}/1", "--name", "mute")
+        run.wait_for("gate", "live")
+        run.say("set", "gate", "max_rate=2", "classes=person", "score=0.9")
+        run.say("pause", "gate")
+        run.wait_for("gate", "paused")
+        run.say("resume", "gate")
+        run.wait_for("gate", "live")
+        assert run.rows()["mute"]["state"] == "opening" or "lost" in run.rows()["mute"]["state"]
+        run.wait_until_frames("gate", 3)
+        run.say("remove", "gate")
+        run.say("remove", "mute")
+        assert list(run.rows()) == ["door"]
+        ended = len(run.frames("door"))
+        run.wait_until_frames("door", 30)
+        run.say("stop")
+        code, errors = run.end()
+        frames = run.frames("door")
+        paused = run.signals("gate")
+        dropped = {line.get("reason") for line in run.frames("gate") if line["status"] == "dropped"}
+    assert code == 0, errors
+    assert [line["seq"] for line in frames] == list(range(len(frames)))
+    assert {line["status"] for line in frames} == {"ok"}
+    latency_ms = np.array([line["latency_ms"] for line in frames])
+    quiet_ms = np.concatenate([latency_ms[10:began], latency_ms[ended:]])
+    assert latency_ms[began:ended].max() < quiet_ms.max() + OUTLIER_MS
+    assert paused == ["paused", "live"]
+    assert "above the source's max_rate" in dropped
+    assert "gate: " in errors and "mute: " not in errors  # of a source without a frame there is nothing to tell
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    with running(PATTERN, "--name", "door", "--realtime") as run:
+        run.wait_for("door", "live")
+        refused = {
+            ("add", PATTERN, "--name", "door"): "door is there already",
+            ("add", "nosuch.mp4"): "no such file",
+            ("add", "gopher://h/1"): "gopher: is not a source that is read",
+            ("add", run.lines): "is the source, and would be overwritten",
+            ("add", PATTERN, "--every", "0"): "at least 1",
+            ("remove", "gate"): "the run has no source gate; those it has: door",
+            ("set", "door", "classes=persn"): "the model knows no 'persn'",
+            ("set", "door", "score=2"): "at most 1.0",
+            ("list", "--run", "1"): f"there is no run 1; those that listen: {run.process.pid}",
+        }
+        for words, said in refused.items():
+            done = run.ctl(*words)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), (words, done)
+            assert said in done.stderr
+        assert list(run.rows()) == ["door"]
+        run.process.send_signal(signal.SIGSTOP)
+        frozen = run.ctl("list")
+        run.process.send_signal(signal.SIGCONT)
+        assert frozen.returncode == 4 and "did not answer within 5 s" in frozen.stderr
+        run.say("stop")
+        assert run.end()[0] == 0
+        gone = run.ctl("list")
+        assert gone.returncode == 2 and "no run of yours listens" in gone.stderr
+
+
+def test_an_output_for_one_source_takes_no_second() -> None:
+    with running(PATTERN, "--name", "door", "--realtime", "--mot", "FOLDER/door.txt") as run:
+        run.wait_for("door", "live")
+        done = run.ctl("add", PATTERN, "--name", "gate")
+        assert done.returncode == 2 and "is for one source; put {source} into its name" in done.stderr
+        assert list(run.rows()) == ["door"]
+
+
+def test_the_outputs_of_each_source_are_whole_once_it_has_gone_and_go_on_when_it_comes_again() -> None:
+    own = ("--mot", "FOLDER/{source}.txt", "--out", "FOLDER/{source}.mkv")
+    with running(PATTERN, "--name", "door", "--realtime", *own) as run:
+        run.wait_for("door", "live")
+        for _ in range(2):
+            run.say("add", CLIP, "--name", "gate", "--max-frames", 3)
+            run.wait_for("gate", "ended")
+            run.say("remove", "gate")
+        videos = sorted(path.name for path in run.folder.glob("gate*.mkv"))
+        counted = [sum(1 for _ in read(run.folder / name)) for name in videos]
+        run.say("stop")
+        code, errors = run.end()
+    assert (videos, counted, code) == (["gate.1.mkv", "gate.mkv"], [3, 3], 0)
+    assert "gate: 6 captured = 6 delivered + 0 without result + 0 dropped + 0 in flight" in errors
+    assert "gate.txt: 6 frames" in errors and "gate.mkv: 6 frames" in errors
+
+
+def read(video: Path) -> Iterator[object]:
+    with av.open(str(video)) as container:
+        yield from container.decode(video=0)
+
+
+def test_a_run_whose_last_source_was_removed_waits_for_others() -> None:
+    with running(PATTERN, "--name", "door", "--realtime") as run:
+        run.wait_for("door", "live")
+        run.say("remove", "door")
+        assert run.rows() == {} and run.process.poll() is None
+        run.say("add", CLIP, "--name", "door", "--max-frames", 5)  # the name is free again
+        code, errors = run.end()  # and with it came an end
+        ends = [line["seq"] for line in run.frames("door")]
+    assert code == 0, errors
+    assert ends[-5:] == list(range(5)) and ends[:-5] == list(range(len(ends) - 5))
+    assert f"door: {len(ends)} captured = {len(ends)} delivered" in errors
+
+
+def test_a_run_that_waits_ends_by_a_signal_too() -> None:
+    with running(PATTERN, "--name", "door", "--realtime") as run:
+        run.wait_for("door", "live")
+        run.say("remove", "door")
+        run.process.send_signal(signal.SIGINT)
+        assert run.end()[0] == 0
+
+
+def test_a_word_loads_nothing_slow() -> None:
+    line = [sys.executable, "-X", "importtime", "run_pipeline.py", "ctl", "list", "--run", "1"]
+    trace = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"TMPDIR": "/dev/shm"})
+    loaded = {each.rpartition("|")[2].strip() for each in trace.stderr.splitlines()}
+    assert trace.returncode == 2 and "pipeline.control" in loaded
+    assert not loaded & {"torch", "numba", "av", "cv2", "rich"}
+
+
+def test_a_word_to_nobody_is_one_line() -> None:
+    done = subprocess.run(
+        command("ctl", "list"), capture_output=True, text=True, env=os.environ | {"TMPDIR": "/dev/shm"}
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert (
+        done.stderr.startswith("error: no run of yours listens under /dev/shm (TMPDIR)")
+        and done.stderr.count("\n") == 1
+    )
