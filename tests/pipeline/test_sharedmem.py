@@ -144,7 +144,7 @@ def test_a_lease_is_good_until_it_is_ended_once_whatever_else_happens(moves: lis
             assert pool.end_lease(leases[-move]) == (leases[-move] in good)
             good.discard(leases[-move])
         assert {slot for slot in leases if pool.holds(slot)} == good
-        assert set(pool.still_leased(leases)) == good and pool.leased(0, SLOTS) == len(good)
+        assert set(pool.still_open(leases)) == good and pool.leased(0, SLOTS) == len(good)
 
 
 # --- who has what ----------------------------------------------------------------------------------------------------
