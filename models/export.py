@@ -17,9 +17,10 @@ from configs import startup
 from models import DEFAULT_MODEL, load_model
 from models.command import exit_code
 from models.files import check_not_read, whole_file
-from models.pixels import BATCH_NAME, INPUT_NAME, PixelDetector, PixelNetwork
+from models.pixels import PixelDetector, PixelNetwork
 
 OPSET = 20
+INPUT_NAME = "images_bhwc"
 
 
 def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int, batch: int | None = 1) -> None:
@@ -42,7 +43,6 @@ def export_onnx(module: PixelNetwork, path: Path | str, height: int, width: int,
 
 def _program(module: PixelNetwork, batch: int | None, height: int, width: int) -> Any:
     device = next(module.parameters()).device
-    any_batch = torch.export.Dim(BATCH_NAME, min=1)
     images_bhwc = torch.zeros(batch or 2, height, width, 3, dtype=torch.uint8)  # from one alone it would learn "one"
     with warnings.catch_warnings():  # about the exporter's own workings
         warnings.simplefilter("ignore")
@@ -50,7 +50,7 @@ def _program(module: PixelNetwork, batch: int | None, height: int, width: int) -
         return torch.onnx.export(
             module,
             (images_bhwc.to(device),),
-            dynamic_shapes=None if batch else ({0: any_batch},),
+            dynamic_shapes=None if batch else ({0: torch.export.Dim("batch", min=1)},),
             input_names=[INPUT_NAME],
             output_names=list(module.names),
             opset_version=OPSET,

@@ -112,21 +112,25 @@ def _paper_spec(name: str, size_multiple: int = 32) -> ModelSpec:
     )
 
 
-_ALL = (
-    ModelSpec(
-        name=DEFAULT_MODEL,
-        input_height=512,
-        input_width=512,
-        stride=4,
-        mean_rgb=(0.0, 0.0, 0.0),
-        std_rgb=(1.0, 1.0, 1.0),
-        resize="stretch",
-        class_names=COCO_CLASSES,
-        weights_file=WEIGHTS_DIR / "mobilenetv3_coco.safetensors",
-    ),
-    *(_paper_spec(f"{kind}_{depth}") for kind in ("res", "resdcn") for depth in RESNET_DEPTHS),
-    _paper_spec("dla_34"),
-    _paper_spec("hourglass", size_multiple=128),
+_SHIPPED = ModelSpec(
+    name=DEFAULT_MODEL,
+    input_height=512,
+    input_width=512,
+    stride=4,
+    mean_rgb=(0.0, 0.0, 0.0),
+    std_rgb=(1.0, 1.0, 1.0),
+    resize="stretch",
+    class_names=COCO_CLASSES,
+    weights_file=WEIGHTS_DIR / "mobilenetv3_coco.safetensors",
 )
 
-SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in _ALL}
+# A network: what it takes, and the module of `models.backbones` whose `build(spec, heads)` makes it.
+_ALL = (
+    (_SHIPPED, "mobilenetv3"),
+    *((_paper_spec(f"{kind}_{depth}"), "resnet") for kind in ("res", "resdcn") for depth in RESNET_DEPTHS),
+    (_paper_spec("dla_34"), "dla"),
+    (_paper_spec("hourglass", size_multiple=128), "hourglass"),
+)
+
+SPECS: dict[str, ModelSpec] = {spec.name: spec for spec, _ in _ALL}
+BACKBONES: dict[str, str] = {spec.name: f"models.backbones.{module}" for spec, module in _ALL}

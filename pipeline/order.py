@@ -65,8 +65,8 @@ class _Line:
         self._last_words: dict[type, SourceWord] = {}
         self._place, self._progress = place, progress
         self._next_seq = progress.next_seq(place)
+        self._gone_since: dict[int, float] = {}
         self.is_over = False
-        self._blocked_since: float | None = None
 
     def frame(self, frame: Frame) -> list[Message]:
         seq = frame.header.seq
@@ -101,27 +101,21 @@ class _Line:
     def _advance(self) -> None:
         self._next_seq += 1
         self._progress.arrive(self._place, self._next_seq)
-        self._blocked_since = None
 
     def look(self, now_seconds: float) -> list[Message]:
         known = [*self.frames, *(word.seq for word in self._words)]
-        if not known:
-            self._blocked_since = None
-            return []
-        if self._blocked_since is None or self._progress.is_alive(self._place, self._next_seq):
-            self._blocked_since = now_seconds
-        if now_seconds - self._blocked_since < PATIENCE_SECONDS:
-            return []
-        return list(self._give_up(min(known)))
+        missing = (seq for seq in range(self._next_seq, max(known, default=0)) if seq not in self.frames)
+        gone = [seq for seq in missing if not self._progress.is_alive(self._place, seq)]
+        self._gone_since = {seq: self._gone_since.get(seq, now_seconds) for seq in gone}
+        return list(self._give_up(now_seconds))
 
-    def _give_up(self, until_seq: int) -> Iterator[Message]:
-        """Frames that are not there, up to one that is."""
-        source_id = self._source_id()
-        while self._next_seq < until_seq and not self._progress.is_alive(self._place, self._next_seq):
-            header = FrameHeader(source_id, self._place, self._next_seq, 0.0, 0, 0.0, 0, 0, dropped=UNHEARD)
+    def _give_up(self, now_seconds: float) -> Iterator[Message]:
+        """Those that have been gone for long, and what waited for them."""
+        while now_seconds - self._gone_since.get(self._next_seq, now_seconds) >= PATIENCE_SECONDS:
+            header = FrameHeader(self._source_id(), self._place, self._next_seq, 0.0, 0, 0.0, 0, 0, dropped=UNHEARD)
             self._advance()
             yield Frame(header, {})
-        yield from self._ready()
+            yield from self._ready()
 
     def _source_id(self) -> str:
         for frame in self.frames.values():

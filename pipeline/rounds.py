@@ -20,9 +20,10 @@ NEWER: Reason = "newer"  # a newer one of its source took its place
 TOO_OLD: Reason = "too old"  # it was older than the goal before its turn came
 RATE: Reason = "rate"  # fewer of each source are let in, so that those that are do not get too old
 
-# Held back for a fuller round is a lane only where full rounds would keep the lanes busy for so much of the time: with
-# less, whatever waits is served soon, and waiting would only make it older.
-BUSY = 0.7
+# A lane is held back for a fuller round only where rounds of what waits would be so full by themselves: below, lanes
+# keep up with small rounds, and waiting would only make older what is served at once. It ends lower than it begins,
+# for to change between the two is worse than either.
+BEGINS, ENDS = 0.6, 0.5
 # Windows that did not fill their rounds are given up, but for one chance in so many.
 LEAST_EARNED = 0.5
 SECOND_CHANCE = 16
@@ -112,6 +113,7 @@ class Rounds(Generic[Item]):
         self._window = _Window()
         self._goal = _AgeGoal(max_age_ns)
         self._rounds: Counter[int] = Counter()
+        self._fills_up = False
 
     @property
     def depth(self) -> int:
@@ -201,15 +203,19 @@ class Rounds(Generic[Item]):
 
     def _waits(self, fullest: int, now_ns: int) -> bool:
         """Is a free lane held back for a round of `fullest`?"""
-        if not self._window.is_open and not (self._is_busy(fullest, now_ns) and self._window.is_worth_it()):
+        if not self._window.is_open and not (self._is_nearly_full(fullest, now_ns) and self._window.is_worth_it()):
             return False
         return self._window.holds(now_ns, self._until_ns(now_ns))
 
-    def _is_busy(self, fullest: int, now_ns: int) -> bool:
-        """More comes than the lanes can do one by one, and enough to keep them busy with full rounds."""
-        per_ns = self._pace.per_ns(now_ns)
-        one_by_one, in_full_rounds = self._service.ns(1), self._service.ns(fullest) / fullest
-        return per_ns * one_by_one >= self.lanes and per_ns * in_full_rounds >= BUSY * self.lanes
+    def _is_nearly_full(self, fullest: int, now_ns: int) -> bool:
+        """Would rounds be nearly full where a lane that comes free took at once what came while it was busy?
+
+        Of such a size b that arrivals * (fixed + each * b) = lanes * b; of any where the part for each is too much.
+        """
+        per_ns, service = self._pace.per_ns(now_ns), self._service
+        least = fullest * (ENDS if self._fills_up else BEGINS)
+        self._fills_up = per_ns > 0 and per_ns * service.fixed_ns >= least * (self.lanes - per_ns * service.each_ns)
+        return self._fills_up
 
     def _until_ns(self, now_ns: int) -> int:
         """When the first of those that wait should have been followed by the next of its source, had that been a little
@@ -277,7 +283,7 @@ class _Service:
 
     def __init__(self) -> None:
         self._sums: tuple[float, ...] = (0.0,) * 5
-        self._fixed_ns = self._each_ns = 0.0
+        self.fixed_ns = self.each_ns = 0.0  # until a round has been served
 
     def took(self, size: int, busy_ns: int) -> None:
         new = (1.0, size, busy_ns, size * size, size * busy_ns)
@@ -286,12 +292,8 @@ class _Service:
         mean_size, mean_ns, square, product = (total / count for total in self._sums[1:])
         spread, together = square - mean_size**2, product - mean_size * mean_ns
         each_ns = (together + self.DOUBT * mean_ns / mean_size) / (spread + self.DOUBT)
-        self._each_ns = min(max(each_ns, 0.0), mean_ns / mean_size)
-        self._fixed_ns = mean_ns - self._each_ns * mean_size
-
-    def ns(self, size: int) -> float:
-        """0 until a round has been served."""
-        return self._fixed_ns + self._each_ns * size
+        self.each_ns = min(max(each_ns, 0.0), mean_ns / mean_size)
+        self.fixed_ns = mean_ns - self.each_ns * mean_size
 
 
 class _Window:

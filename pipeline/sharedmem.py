@@ -148,9 +148,9 @@ class Pool:
         free = np.flatnonzero((self._generations[first : first + count] & np.uint64(1)) == 0)
         return first + int(free[0]) if len(free) else None
 
-    def still_leased(self, slots: list[Slot]) -> list[Slot]:
-        """Those of `slots` whose lease is not over."""
-        return [slot for slot in slots if self._generations[slot.index] == slot.generation]
+    def still_open(self, slots: list[Slot]) -> list[Slot]:
+        """Those of `slots` whose frame has not come to its end: the lease is not over, and no fate is told yet."""
+        return [slot for slot in slots if self.holds(slot) and not self._table["told"][slot.index]]
 
     def _leased(self) -> NDArray[np.bool_]:
         return (self._generations & np.uint64(1)).astype(bool)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.backbones.parts import TwoConvs, add_heads, bilinear_upsampling, conv, conv_norm, he_initialise, shortcut
 from models.centernet import CenterNet
 from models.dcn import DeformConv
-from models.heads import Head, conv_head
+from models.heads import Head, conv_head, detection_heads
 from models.spec import ModelSpec
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of level 0 to 5, which lie at stride 1 to 32
@@ -169,3 +169,7 @@ class DlaCenterNet(CenterNet):
     def features(self, images_bchw: Tensor) -> list[Tensor]:
         maps = self.ida_up(self.dla_up(self.base(images_bchw)))
         return [maps[-1]]
+
+
+def build(spec: ModelSpec, heads: Sequence[Head] | None) -> CenterNet:
+    return DlaCenterNet(spec, heads or detection_heads(len(spec.class_names)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.backbones.parts import TwoConvs, add_heads, conv, conv_norm, he_initialise, shortcut
 from models.centernet import CenterNet
-from models.heads import Head, conv_head
+from models.heads import Head, conv_head, detection_heads
 from models.spec import ModelSpec
 
 STACKS = 2
@@ -91,3 +91,7 @@ def stack_head(channels: int, head: Head) -> nn.Sequential:
     """The head that every network has, under the names it has in hourglass checkpoints."""
     hidden, relu, last = conv_head(channels, head, channels)
     return nn.Sequential(nn.Sequential(OrderedDict(conv=hidden, relu=relu)), last)
+
+
+def build(spec: ModelSpec, heads: Sequence[Head] | None) -> CenterNet:
+    return HourglassCenterNet(spec, heads or detection_heads(len(spec.class_names)))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.centernet import CenterNet
-from models.heads import Head, separable_head
+from models.heads import Head, ltrb_heads, separable_head
 from models.layers import Activation, Conv, SqueezeExcite, depthwise
 from models.neck import UpsamplingNeck
 from models.spec import ModelSpec
@@ -103,3 +103,7 @@ class MobileCenterNet(CenterNet):
 
     def head(self, name: str, stack: int) -> nn.Module:
         return self.heads[name]
+
+
+def build(spec: ModelSpec, heads: Sequence[Head] | None) -> CenterNet:
+    return MobileCenterNet(spec, heads or ltrb_heads(len(spec.class_names)))

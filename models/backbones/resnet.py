@@ -18,7 +18,7 @@ from models.backbones.parts import (
 )
 from models.centernet import CenterNet
 from models.dcn import DeformConv
-from models.heads import Head, conv_head
+from models.heads import Head, conv_head, detection_heads
 from models.spec import ModelSpec
 
 UPSAMPLING_WIDTHS = (256, 256, 256)
@@ -121,3 +121,9 @@ def deformable_upsampling(in_channels: int, widths: Sequence[int]) -> nn.Sequent
 
 def norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+
+
+def build(spec: ModelSpec, heads: Sequence[Head] | None) -> CenterNet:
+    kind, _, depth = spec.name.partition("_")
+    heads = heads or detection_heads(len(spec.class_names))
+    return ResNetCenterNet(spec, heads, int(depth), deformable=kind == "resdcn")

@@ -71,10 +71,11 @@ def choose(
     that cannot be had.
     """
     names = [each for each in available_engines(job.device) if each not in NOT_TRIED] if name == "auto" else [name]
-    trial = _Trial(network, replace(job, batches=(min(batches),)) if batches else job, names, batches, tell)
+    trial = _Trial(network, replace(job, batches=(min(batches),)) if batches else job, tell)
     measured = Measured({})
-    if len(names) > 1 or batches:
-        measured = _remembered(f"{_key(network, trial.job, names, batches)}.json", trial.measure, trial.problems.append)
+    if name == "auto" or batches:
+        file_name = f"{_key(network, trial.job, name, names, batches)}.json"
+        measured = _remembered(file_name, lambda: trial.measure(names, batches, name), trial.problems.append)
     speeds = {each: speed for each, speed in measured.engines.items() if each in names}
     wanted = replace(trial.job, batches=worth_it(measured.batches)) if measured.batches else trial.job
     taken = fastest(speeds) if name == "auto" else name
@@ -91,14 +92,10 @@ def choose(
 class _Trial:
     """Engines that were made to be measured, and what went wrong with others."""
 
-    def __init__(
-        self, network: CenterNet, job: Job, names: list[str], batches: tuple[int, ...], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, network: CenterNet, job: Job, tell: Callable[[str], None]) -> None:
         self.job = job
         self.problems: list[str] = []
         self._network = network
-        self._names = names
-        self._batches = batches
         self._tell = tell
         self._made: dict[tuple[str, tuple[int, ...]], Engine] = {}
 
@@ -107,16 +104,14 @@ class _Trial:
         key = name, job.batches
         return self._made.get(key) or self._made.setdefault(key, create_engine(name, self._network, job))
 
-    def measure(self) -> Measured:
-        speeds = self._engines()
-        best = fastest(speeds) if len(self._names) > 1 else self._names[0]
-        return Measured(speeds, self._by_batch(best) if self._batches else {})
+    def measure(self, names: list[str], batches: tuple[int, ...], name: str) -> Measured:
+        """Of `name` the batches alone; of "auto" all the engines, and the batches of the fastest."""
+        speeds = self._by_engine(names) if name == "auto" else {}
+        return Measured(speeds, self._by_batch(fastest(speeds) if name == "auto" else name, batches))
 
-    def _engines(self) -> dict[str, float]:
-        if len(self._names) == 1:
-            return {}
+    def _by_engine(self, names: list[str]) -> dict[str, float]:
         engines: dict[str, Engine] = {}
-        for name in self._names:
+        for name in names:
             self._tell(f"trying engine {name}")
             try:
                 engines[name] = self.engine(name, self.job)
@@ -125,9 +120,9 @@ class _Trial:
         self._tell(f"measuring {', '.join(engines)}")
         return measure(engines)
 
-    def _by_batch(self, name: str) -> dict[int, float]:
+    def _by_batch(self, name: str, batches: tuple[int, ...]) -> dict[int, float]:
         """Of each batch, measured in turn with the best smaller one, until one is slower than that."""
-        best, *larger = sorted(self._batches)
+        best, *larger = sorted(batches) or [1]
         speeds: dict[int, float] = {}
         for batch in larger:
             self._tell(f"measuring {name} with {batch} images at a time")
@@ -205,11 +200,11 @@ def _images_per_second(engine: Engine) -> float:
     return runs * batch / (time.perf_counter() - started)
 
 
-def _key(network: CenterNet, job: Job, names: list[str], batches: tuple[int, ...]) -> str:
+def _key(network: CenterNet, job: Job, name: str, names: list[str], batches: tuple[int, ...]) -> str:
     """A file name for all that a measurement depends on."""
     runtimes = [name for name in names if find_spec(name)]
     versions = [f"{package} {version(package)}" for package in ("torch", *runtimes)]
-    facts = [network.head_specs, job, names, batches, versions, _processor(job.device)]
+    facts = [network.head_specs, job, name, names, batches, versions, _processor(job.device)]
     return f"engines-{network.spec.name}-{hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()}"
 
 

@@ -1,5 +1,5 @@
-"""The ONNX file of a network, made once for its weights and its size and kept in the cache: for any number of images,
-of which a runtime makes what is best for each number. Knows no runtime."""
+"""The ONNX file of a network, made once for its weights and its size, for any number of images, and kept in the cache.
+Knows no runtime."""
 
 import hashlib
 from importlib.metadata import version

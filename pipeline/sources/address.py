@@ -14,18 +14,22 @@ Kind = Literal["file", "rtsp", "http", "camera", "images", "pattern"]
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
+_USUAL_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _PATTERN = "lavfi:"
 _ALLOWED = "a file, an image folder or glob, rtsp://, rtsps://, http://, https://, /dev/video0 or 0, or lavfi:testsrc2"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`url` is for FFmpeg only, it may hold a password; `shown` is for people."""
+    """`url` is for FFmpeg only, it may hold a password; `shown` is for people; `host` and `port` of a
+    server."""
 
     kind: Kind
     shown: str
     url: str = field(repr=False)
     image_paths: tuple[Path, ...] = field(default=(), repr=False)
+    host: str = ""
+    port: int = 0
 
     @property
     def may_block(self) -> bool:
@@ -60,7 +64,8 @@ def _on_network(uri: Uri, network: Network) -> Address:
         )
     if network.problem:
         raise SourceError(f"{uri.shown} {network.problem}")
-    return Address(kind, uri.shown, uri.for_ffmpeg())
+    port = int(network.port.lstrip(":")) if network.port.strip(":") else _USUAL_PORTS[network.scheme.lower()]
+    return Address(kind, uri.shown, uri.for_ffmpeg(), host=network.host.strip("[]"), port=port)
 
 
 def _on_disk(uri: Uri) -> Address:

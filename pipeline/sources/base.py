@@ -138,7 +138,7 @@ class Source(ABC):
         self.close()
 
 
-def at_most(items: Iterator[Item] | Iterator[CapturedFrame | LeftOut], count: int | None) -> Iterator[Item]:
+def at_most(items: Iterator[Item], count: int | None) -> Iterator[Item]:
     """All items up to the frame of that number; None: all."""
     for item in items:
         yield item

@@ -91,10 +91,14 @@ def read_packets(container: InputContainer, stream: VideoStream, arrivals: Arriv
 
 
 def _sender_unix(packet: Packet) -> float | None:
-    """Seconds since 1970 by the sender's clock: FFmpeg reckons them from the RTCP reports of an RTSP server."""
-    # AVProducerReferenceTime: microseconds, then flags.
-    data = bytes(packet.get_sidedata("prft")) if packet.has_sidedata("prft") else b""
-    return struct.unpack_from("=q", data)[0] / 1e6 if len(data) >= 8 else None
+    """Seconds since 1970 by the sender's clock: FFmpeg reckons them from the RTCP reports of an RTSP server.
+
+    A sender that knows no time tells 0, or the seconds since it was switched on, from 1900 on.
+    """
+    if not packet.has_sidedata("prft"):
+        return None
+    microseconds: int = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))[0]  # AVProducerReferenceTime
+    return microseconds / 1e6 if microseconds > 0 else None
 
 
 def dts_seconds(packet: Packet) -> float | None:

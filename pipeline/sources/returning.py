@@ -22,6 +22,7 @@ from pipeline.sources.base import (
     at_most,
 )
 from pipeline.sources.clock import NUDGE_SECONDS
+from pipeline.sources.knock import Knocks
 from pipeline.sources.late import LeftOut
 from pipeline.sources.signals import Condition, Signal, State
 from pipeline.sources.video import VideoSource
@@ -81,7 +82,7 @@ class ReturningSource(Source):
     def _connected(self, stopped: Stopped) -> Generator[Signal, None, VideoSource | None]:
         """The open connection, sooner or later; None when stopped or given up."""
         while self._connection is None and not self.failure and not stopped():
-            if not self._wait(self._backoff.next_seconds(), stopped):
+            if not self._wait(self._backoff.next_seconds(time.monotonic()), stopped):
                 continue
             try:
                 self._condition.attempt()
@@ -109,12 +110,20 @@ class ReturningSource(Source):
         return float("inf") if limit is None else limit - (time.monotonic() - self._well_at)
 
     def _wait(self, seconds: float, stopped: Stopped) -> bool:
-        """Whether it is time for another attempt, and not for an end; the last is made when there is no more time."""
+        """Whether it is time for another attempt, and not for an end; the last is made when there is no more time.
+
+        A host that could not be reached and can be again ends the wait: the back-off spares a server that is there.
+        """
         until = time.monotonic() + min(seconds, max(0.0, self._remaining_seconds()))
-        while (wait_seconds := until - time.monotonic()) > 0:
-            if stopped():
-                return False
-            time.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
+        knocks = Knocks(self._address.host, self._address.port) if seconds and self._address.host else None
+        try:
+            while (wait_seconds := until - time.monotonic()) > 0 and not (knocks and knocks.answered.is_set()):
+                if stopped():
+                    return False
+                time.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
+        finally:
+            if knocks:
+                knocks.close()
         return not stopped()
 
     def _become(self, state: State, cause: str, since_seconds: float) -> Iterator[Signal]:
@@ -137,7 +146,8 @@ class ReturningSource(Source):
             if isinstance(taken, LeftOut):
                 yield replace(taken, pts_seconds=taken.pts_seconds + self._shift_seconds)
                 continue
-            arrived_at = taken.captured_ns / 1e9
+            # Coded in another order than shown, pictures do not arrive in theirs.
+            arrived_at = max(self._well_at, taken.captured_ns / 1e9)
             if self._began_at is None:
                 self._began_at = arrived_at
                 yield from self._begin(taken, arrived_at)

@@ -74,8 +74,8 @@ class PictureWatch:
         if np.abs(blocks_hw - blocks_before_hw).max() > MOVED_LEVELS * BLOCK**2:
             self._blocks_hw = blocks_hw
             return True
-        if is_key and not self._last_is_key:
-            return False
+        if is_key and not self._last_is_key:  # tells nothing new of the pixels
+            return self._moving_seconds == MOVING_SECONDS
         step_seconds = min(at_seconds - self._last_seconds, LONGEST_STEP_SECONDS)
         changed = _has_changed(last_hw, samples_hw)
         moving_seconds = self._moving_seconds + (step_seconds if changed else -step_seconds)

@@ -113,7 +113,7 @@ class Gather(QueueStage):
 
     def _has_room(self) -> bool:
         if len(self._ahead) >= self._most_ahead:
-            self._ahead = self.kit.pools[FRAMES].still_leased(self._ahead)
+            self._ahead = self.kit.pools[FRAMES].still_open(self._ahead)
         return len(self._ahead) < self._most_ahead
 
     def passing(self) -> list[Message]:

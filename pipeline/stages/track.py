@@ -2,7 +2,7 @@
 
 from pipeline.frame import Frame
 from pipeline.kernels import compiled
-from pipeline.messages import EndOfStream, StreamStart
+from pipeline.messages import EndOfStream, SignalChange, StreamStart
 from pipeline.stage import Kit, Stage
 from pipeline.tracker import ByteTracker, warm_up
 
@@ -19,6 +19,7 @@ class Track(Stage):
         self._settings = kit.settings.track
         self._trackers: dict[str, ByteTracker] = {}
         self._last_seq: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")
@@ -29,9 +30,16 @@ class Track(Stage):
             self._begin(start.source_id, start.seq, start.frames_per_second)
 
     def _begin(self, source_id: str, seq: int, frames_per_second: float | None) -> ByteTracker:
-        tracker = ByteTracker(self._settings, frames_per_second or USUAL_FRAMES_PER_SECOND)
+        rate = self._rates[source_id] = frames_per_second or USUAL_FRAMES_PER_SECOND
+        tracker = ByteTracker(self._settings, rate)
         self._trackers[source_id], self._last_seq[source_id] = tracker, seq - 1
         return tracker
+
+    def signal_changed(self, signal: SignalChange) -> None:
+        """A time in which nothing was captured is a gap like one of frames that were dropped."""
+        if signal.outage and signal.outage.state in ("lost", "paused") and signal.source_id in self._trackers:
+            missed_seconds = max(0.0, signal.outage.end_unix - signal.outage.start_unix)
+            self._last_seq[signal.source_id] -= round(missed_seconds * self._rates[signal.source_id])
 
     def process(self, frame: Frame) -> None:
         source_id, seq = frame.header.source_id, frame.header.seq
@@ -47,3 +55,4 @@ class Track(Stage):
     def stream_ended(self, end: EndOfStream) -> None:
         self._trackers.pop(end.source_id, None)
         self._last_seq.pop(end.source_id, None)
+        self._rates.pop(end.source_id, None)

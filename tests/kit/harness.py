@@ -15,7 +15,7 @@ from unittest import mock
 
 from tests.kit.places import ROOT
 
-STAGES = ("decode", "infer", "postprocess", "track", "deliver")
+STAGES = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 
 
 def command(*arguments: object) -> list[str]:
@@ -72,14 +72,19 @@ def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def stage_pids(parent_pid: int) -> dict[str, int]:
-    """Stage → pid of the workers that the command started."""
+def worker_pids(parent_pid: int) -> dict[str, int]:
+    """Worker → pid of those that the command started: "track", "infer:0", "decode:street"."""
     pids = {}
     for pid in children(parent_pid):
         words = _cmdline(pid)
-        if "pipeline.worker" in words and words[-1] in STAGES:
+        if "pipeline.worker" in words:
             pids[words[-1]] = pid
     return pids
+
+
+def stage_pids(parent_pid: int) -> dict[str, int]:
+    """Stage → pid, of a run that has one worker for each."""
+    return {worker.partition(":")[0]: pid for worker, pid in worker_pids(parent_pid).items()}
 
 
 def children(parent_pid: int) -> list[int]:

@@ -8,32 +8,55 @@ from hypothesis import strategies as st
 
 from pipeline import messages
 from pipeline.detections import Detections
-from pipeline.frame import Frame, from_parts, to_parts
-from pipeline.messages import ArrayRef, EndOfStream, FrameHeader, Hop, Slot, StreamStart
+from pipeline.fates import NEWER
+from pipeline.frame import Frame, from_parts, round_to_parts, to_parts
+from pipeline.messages import (
+    ArrayRef,
+    EndOfStream,
+    FrameHeader,
+    Free,
+    Hop,
+    Outage,
+    SignalChange,
+    Slot,
+    StreamStart,
+)
 from pipeline.sharedmem import Pool, create_pool
 
 
 def header(**changes) -> FrameHeader:
-    facts = {"source_id": "door", "seq": 7, "pts_seconds": 0.28, "captured_ns": 123, "captured_unix": 1.5}
+    facts = {"source_id": "door", "place": 0, "seq": 7, "pts_seconds": 0.28, "captured_ns": 123, "captured_unix": 1.5}
     return FrameHeader(**(facts | {"width": 640, "height": 480} | changes))
 
 
 @pytest.fixture
 def pools():
-    return {"frames": Pool(create_pool("frames", slots=2, slot_bytes=100_000))}
+    return {name: Pool(create_pool(name, slots=2, slot_bytes=100_000)) for name in ("frames", "heatmaps")}
+
+
+def lease(pools, name: str = "frames") -> Slot:
+    """For frame 7 of the first source, by worker 1."""
+    return pools[name].lease(pools[name].first_free(0, 2), 0, 7, 1)
 
 
 MESSAGES = [
-    StreamStart("door", False, "block", 640, 480, None, None),
-    StreamStart("door", True, "latest", 640, 480, 29.97, 100),
-    EndOfStream("door", 0),
-    EndOfStream("door", 12, "connection lost"),
+    StreamStart("door", 3, 0, False, "block", 640, 480, None, None, 0.3),
+    StreamStart("door", 3, 9, True, "latest", 640, 480, 29.97, 100, 0.5, ("person", "car")),
+    SignalChange("door", 3, 9, "lost", "no data for 5 s", 1.5, None),
+    SignalChange("door", 3, 9, "live", "", 2.5, Outage("lost", "no data for 5 s", 1.5, 2.5, 3)),
+    EndOfStream("door", 3, 0),
+    EndOfStream("door", 3, 12, "connection lost"),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_starts_and_ends_travel(message) -> None:
-    assert from_parts(to_parts(message), {}) == message
+def test_what_is_said_of_a_source_travels(message) -> None:
+    assert from_parts(to_parts(message), {}) == [message]
+
+
+def test_a_free_lane_says_so() -> None:
+    free = Free(worker=4, incarnation=1, size=8, busy_ns=123)
+    assert from_parts(to_parts(free), {}) == free
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
@@ -45,7 +68,7 @@ def test_a_frame_travels_with_its_detections(count: int, pools) -> None:
     frame = Frame(header(failure="because", trace=[Hop("decode", 1, 2)]), pools)
     frame.put_detections(detections)
     parts = [bytes(part) for part in to_parts(frame)]
-    arrived = from_parts(parts, pools)
+    (arrived,) = from_parts(parts, pools)
     assert isinstance(arrived, Frame)
     assert (arrived.header.source_id, arrived.header.seq, arrived.header.failure) == ("door", 7, "because")
     assert arrived.header.trace == [Hop("decode", 1, 2)]
@@ -59,33 +82,33 @@ def test_putting_detections_twice_replaces_them(pools) -> None:
     frame.put_detections(
         Detections.untracked(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.ones(1, np.int32))
     )
-    assert len(from_parts([bytes(p) for p in to_parts(frame)], pools).detections()) == 1
+    assert len(from_parts([bytes(p) for p in to_parts(frame)], pools)[0].detections()) == 1
 
 
 def test_arrays_in_a_slot_lie_beside_each_other_and_are_not_sent(pools) -> None:
-    slot = pools["frames"].lease(1)
+    slot = lease(pools)
     frame = Frame(header(leases=[slot]), pools)
     frame.place("input_rgb", slot, "uint8", (10, 10, 3))[:] = 1
     frame.place("image_bgr", slot, "uint8", (20, 20, 3))[:] = 2
     parts = to_parts(frame)
-    arrived = from_parts(parts, pools)
+    (arrived,) = from_parts(parts, pools)
     assert len(parts) == 1
     assert (arrived.array("input_rgb") == 1).all() and (arrived.array("image_bgr") == 2).all()
 
 
 def test_giving_a_slot_back_takes_its_arrays_along(pools) -> None:
-    slot = pools["frames"].lease(0)
+    slot = lease(pools)
     frame = Frame(header(leases=[slot]), pools)
     frame.place("input_rgb", slot, "uint8", (4, 4, 3))
-    assert frame.take_leases("heatmaps") == []
-    assert frame.take_leases("frames") == [slot]
-    assert "input_rgb" not in frame and frame.header.leases == []
+    assert frame.give_back("heatmaps") and "input_rgb" in frame and pools["frames"].holds(slot)
+    assert frame.give_back("frames")
+    assert "input_rgb" not in frame and frame.header.leases == [] and not pools["frames"].holds(slot)
 
 
 @pytest.fixture
 def two_slots(pools):
     """A frame with a picture in one slot, heat maps in another, and a detection; and those slots."""
-    picture, heatmaps = pools["frames"].lease(0), pools["frames"].lease(1)
+    picture, heatmaps = lease(pools), lease(pools, "heatmaps")
     frame = Frame(header(leases=[picture, heatmaps]), pools)
     frame.place("image_bgr", picture, "uint8", (4, 4, 3))
     frame.place("hm", heatmaps, "float32", (4, 4))
@@ -93,32 +116,55 @@ def two_slots(pools):
     return frame, picture, heatmaps
 
 
-def test_a_frame_whose_slots_are_its_own_is_left_alone(two_slots) -> None:
+def test_a_frame_is_a_ghost_as_soon_as_one_of_its_leases_is_over(two_slots, pools) -> None:
     frame, picture, heatmaps = two_slots
-    frame.check_slots()
-    assert frame.header.failure is None and frame.header.leases == [picture, heatmaps]
+    assert not frame.is_ghost
+    pools["heatmaps"].end_lease(heatmaps)
+    assert frame.is_ghost
+    pools["heatmaps"].lease(heatmaps.index, 0, 8, 1)  # for another frame
+    assert frame.is_ghost and pools["frames"].holds(picture)
 
 
-@pytest.mark.parametrize("look", [Frame.check_slots, Frame.take_leases])
-def test_a_slot_that_holds_another_frame_is_no_result_and_is_not_given_back(two_slots, pools, look) -> None:
-    frame, _, heatmaps = two_slots
-    pools["frames"].end_lease(heatmaps)
-    look(frame)
-    assert frame.header.failure == "its pixels were given to another frame"
-    assert "hm" not in frame and "scores" not in frame
-    assert heatmaps not in frame.header.leases
+@pytest.mark.parametrize("slot", [Slot("elsewhere", 0, 1), Slot("frames", 7, 1), Slot("frames", -1, 1)])
+def test_a_lease_that_is_not_there_makes_a_ghost(slot: Slot, pools) -> None:
+    assert Frame(header(leases=[slot]), pools).is_ghost
 
 
-def test_what_lies_in_the_slots_that_are_still_its_own_stays(two_slots, pools) -> None:
+def test_who_gives_back_too_late_learns_that_it_read_another_frame(two_slots, pools) -> None:
     frame, picture, heatmaps = two_slots
-    pools["frames"].end_lease(heatmaps)
-    frame.check_slots()
-    assert "image_bgr" in frame and frame.take_leases() == [picture]
+    pools["heatmaps"].end_lease(heatmaps)
+    other = pools["heatmaps"].lease(heatmaps.index, 0, 8, 1)
+    assert not frame.give_back("heatmaps")
+    assert pools["heatmaps"].holds(other)
+    assert "hm" not in frame and frame.header.leases == [picture] and "image_bgr" in frame and "scores" in frame
 
 
-def test_a_lease_in_a_pool_that_is_not_there_is_none_of_ours(pools) -> None:
-    frame = Frame(header(leases=[Slot("elsewhere", 0, 1), Slot("frames", 7, 1)]), pools)
-    assert frame.take_leases() == [] and frame.header.failure
+def test_a_dropped_frame_is_a_header_and_no_more(two_slots, pools) -> None:
+    frame, picture, heatmaps = two_slots
+    frame.drop(NEWER)
+    assert (frame.header.dropped, frame.header.leases, frame.header.arrays) == (NEWER, [], [])
+    assert not pools["frames"].holds(picture) and not pools["heatmaps"].holds(heatmaps)
+    (parts,) = [to_parts(frame)]
+    (arrived,) = from_parts([bytes(part) for part in parts], pools)
+    assert len(parts) == 1 and arrived.header == frame.header and not arrived.is_ghost
+
+
+def test_a_round_travels_with_all_that_its_frames_carry(pools) -> None:
+    frames = [Frame(header(seq=seq), pools) for seq in range(3)]
+    for frame in frames[::2]:
+        frame.put("x", np.array([frame.header.seq], np.int32))
+    arrived = from_parts([bytes(part) for part in round_to_parts(frames)], pools)
+    assert [frame.header.seq for frame in arrived] == [0, 1, 2]
+    assert [frame.array("x").tolist() for frame in arrived[::2]] == [[0], [2]] and "x" not in arrived[1]
+
+
+def test_who_holds_a_frame_and_who_gets_it_is_written_for_each_of_its_slots(two_slots, pools) -> None:
+    frame, _, _ = two_slots
+    frame.taken_by(5)
+    frame.sent_to(6)
+    for pool in pools.values():
+        assert [held.seq for held in pool.held_by(5)] == [held.seq for held in pool.held_by(6)] == [7]
+        assert pool.held_by(1) == []
 
 
 LIES = {

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.messages import FrameHeader, Hop, Report, SourceCounts
+from pipeline.messages import Hop
 from pipeline.metrics import Durations, Meter
-from pipeline.runstate import RunState
+from tests.kit.bench import header_of
 
 
 def test_nothing_measured_is_all_zeros() -> None:
@@ -38,11 +38,11 @@ def test_a_negative_duration_counts_as_none() -> None:
 
 
 def test_a_meter_does_not_grow_with_the_run() -> None:
-    meter = Meter("infer", owns_process=True)
+    meter = Meter(owns_process=True)
 
     def size_after(frames: int) -> int:
         for seq in range(frames):
-            header = FrameHeader("door", seq, 0.0, 0, 0.0, 1, 1, trace=[Hop("infer", seq, seq + 1000)])
+            header = header_of(seq, trace=[Hop("infer", seq, seq + 1000)])
             meter.passed(header)
             meter.delivered(header, seq + 2000)
         return sum(sys.getsizeof(part) for part in (meter._recent_working._samples, meter._working._buckets))
@@ -51,39 +51,33 @@ def test_a_meter_does_not_grow_with_the_run() -> None:
 
 
 def test_what_happens_often_is_told_in_few_lines_and_exactly_at_the_end() -> None:
-    meter, told = Meter("infer", owns_process=False), []
+    meter, told = Meter(owns_process=False), []
     for _ in range(137):
         meter.tally("refused")
-        told += meter.report(0).warnings
+        told += meter.report(0, 0.0).warnings
     assert list(dict.fromkeys(told)) == ["refused: at least 1", "refused: at least 10", "refused: at least 100"]
-    assert meter.report(0, is_last=True).warnings == ["refused: 137"]
+    meter.is_over = True
+    assert meter.report(0, 0.0).warnings == ["refused: 137"]
 
 
-def report(stage: str, **counts) -> Report:
-    base = Meter(stage, owns_process=False).report(0)
-    base.sources = {"door": SourceCounts(**counts)}
-    return base
+def test_waiting_is_what_lies_between_two_stages() -> None:
+    meter = Meter(owns_process=False)
+    meter.passed(header_of(trace=[Hop("decode", 0, 10_000_000), Hop("infer", 30_000_000, 70_000_000)]))
+    meter.passed(header_of(captured_ns=5_000_000, trace=[Hop("decode", 6_000_000, 10_000_000)]))
+    report = meter.report(3, 0.5)
+    assert (report.frames, report.queue_depth, report.busy_seconds) == (2, 3, 0.5)
+    assert (report.working.max_ms, report.working.mean_ms) == (40, pytest.approx(22))
+    assert (report.waiting.max_ms, report.waiting.mean_ms) == (20, pytest.approx(10.5))
 
 
-def test_the_ledger_balances_over_stages() -> None:
-    state = RunState()
-    assert state.ledger() == {}
-    state.reports = {
-        "decode": report("decode", captured=10, highest=9, dropped={"no slot": 1}),
-        "infer": report("infer", highest=9, dropped={"queue full": 2}),
-        "deliver": report("deliver", highest=9, delivered=5, failed=1),
-    }
-    page = state.ledger()["door"]
-    assert (page.captured, page.delivered, page.failed, page.in_flight) == (10, 5, 1, 1)
-    state.lost = "lost when stage track was killed"
-    page = state.ledger()["door"]
-    assert page.in_flight == 0 and page.dropped["run", state.lost] == 1
+def test_what_shares_a_process_tells_of_no_process() -> None:
+    report = Meter(owns_process=False).report(0, 0.0)
+    assert report.cpu_seconds is None and report.peak_memory_bytes is None
+    assert Meter(owns_process=True).report(0, 0.0).peak_memory_bytes > 1 << 20
 
 
-def test_what_a_killed_decoder_did_not_report_others_saw() -> None:
-    state = RunState()
-    state.reports = {
-        "decode": report("decode", captured=3, highest=2),
-        "deliver": report("deliver", highest=7, delivered=8),
-    }
-    assert state.ledger()["door"].captured == 8
+def test_rounds_are_counted_by_their_size() -> None:
+    meter = Meter(owns_process=False)
+    for size in (1, 8, 8):
+        meter.round_given(size)
+    assert meter.report(0, 0.0).rounds == {1: 1, 8: 2}

@@ -43,7 +43,10 @@ def result(
         captured_unix=1.7e9,
         width=320,
         height=240,
+        clock="arrival",
         failure=failure,
+        dropped=None,
+        predicted=False,
         latency_ms=20.0,
         detections=Detections(
             np.array(boxes, np.float32).reshape(-1, 4),

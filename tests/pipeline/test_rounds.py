@@ -97,16 +97,17 @@ def test_bounds_that_are_none_are_refused(wrong) -> None:
         Rounds(*wrong)
 
 
-# What follows needs a clock. Where rounds of 8 take 95 ms and lone ones 56 ms, lanes could not do 80 a second one by
-# one, and have a moment to spare with full rounds.
+# What follows needs a clock. Where rounds of 8 take 74 or 95 ms and lone ones 53 or 56 ms, lanes could not do 80 a
+# second one by one, and have a moment to spare with full rounds.
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.1])
 @pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("each_ms", [3.0, 5.6])
 @pytest.mark.parametrize("phase", PHASES)
-def test_rounds_are_full_where_arrivals_allow_it_and_wait_no_longer_than_a_frame(phase, lanes, jitter) -> None:
+def test_rounds_are_full_where_arrivals_allow_it_and_wait_no_longer_than_a_frame(phase, each_ms, lanes, jitter) -> None:
     rounds = Rounds(8, 1)
-    log = run(rounds, eight(phase, jitter), lanes, taking(50 * lanes, 5.6 * lanes))
+    log = run(rounds, eight(phase, jitter), lanes, taking(50 * lanes, each_ms * lanes))
     assert log.share_of(8) >= 0.95 and rounds.figures.full >= 0.95
     assert rounds.figures.window_p95_ns <= INTERVAL_NS
     assert len(log.served) >= 0.98 * 80 * 55  # for the sake of which nothing much is dropped
@@ -128,9 +129,10 @@ def test_nobody_waits_where_lone_frames_are_served_in_time(phase, lanes) -> None
     assert rounds.figures.window_max_ns == 0 and not log.dropped
 
 
-def test_nobody_waits_where_small_rounds_are_served_in_time() -> None:
+@pytest.mark.parametrize("service_ns", [taking(20, 2), taking(10, 8)], ids=["fast", "batches hardly pay"])
+def test_nobody_waits_where_small_rounds_are_served_in_time(service_ns) -> None:
     rounds = Rounds(8, 1)
-    run(rounds, eight(), 1, taking(20, 2))
+    run(rounds, eight(), 1, service_ns)
     assert rounds.figures.window_max_ns == 0
 
 
@@ -164,12 +166,9 @@ def test_a_slow_source_beside_fast_ones_loses_nothing() -> None:
 def test_windows_that_do_not_fill_their_rounds_are_given_up() -> None:
     sources = [Source("fast", 33 * MS), *(Source(f"slow{i}", SECOND, i * 130 * MS) for i in range(7))]
     rounds = Rounds(8, 1)
-    log = run(rounds, sources, 1, taking(20, 20))
-    sizes = [size for _, size in log.sizes]
-    assert rounds.figures.window_p95_ns <= 33 * MS
-    assert log.busy_ns > 0.95 * 60 * SECOND and log.count("fast") > 0.9 * 60 * SECOND / taking(20, 20)(1) / np.mean(
-        sizes
-    )
+    log = run(rounds, sources, 1, taking(200, 5))
+    assert rounds.figures.full < 0.1  # it was tried now and then
+    assert log.busy_ns > 0.97 * 60 * SECOND
 
 
 def test_a_source_that_falls_silent_holds_nobody_up() -> None:

@@ -13,45 +13,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
 from pipeline.errors import OutputError, UsageError
+from pipeline.fates import NEWER
+from pipeline.messages import Outage, SignalChange
 from pipeline.results import FrameResult
 from pipeline.sinks import Sink
-from pipeline.sinks.jsonl import JsonLine, JsonLinesSink
+from pipeline.sinks.jsonl import JsonLine, JsonLinesSink, JsonSignal
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.window import WindowSink
 from tests.kit.places import ROOT
-
-# (box, score, class, track) of each detection
-Row = tuple[tuple[float, float, float, float], float, int, int]
-
-
-def result(
-    rows: list[Row] | None = None, *, seq: int = 0, seconds: float = 0.0, failure: str | None = None
-) -> FrameResult:
-    rows = rows or []
-    detections = Detections(
-        np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.float32),
-        np.array([row[2] for row in rows], np.int32),
-        np.array([row[3] for row in rows], np.int32),
-    )
-    return FrameResult(
-        source_id="door",
-        seq=seq,
-        pts_seconds=seconds,
-        captured_unix=1_767_225_600.1234567,
-        width=640,
-        height=480,
-        failure=failure,
-        latency_ms=41.23456,
-        detections=detections,
-        score_threshold=0.3,
-        class_names=("person", "dog"),
-        frames_per_second=10.0,
-    )
-
+from tests.kit.results import Row, result
 
 CONFIRMED: Row = ((10.123, 20.0, 50.5, 99.999), 0.87654, 0, 3)
 TENTATIVE: Row = ((1.0, 2.0, 3.0, 4.0), 0.5, 1, 0)
@@ -90,13 +62,21 @@ def test_json_objects_are_the_detections_from_the_threshold_on(tmp_path: Path, r
 
 
 def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
-    ok, failed = json_lines(tmp_path / "out.jsonl", result([CONFIRMED]), result(seq=1, failure="no answer\nin 5 s"))
+    frames = [
+        result([CONFIRMED]),
+        result(seq=1, failure="no answer\nin 5 s"),
+        result(seq=2, dropped=NEWER),
+        result([CONFIRMED], seq=3, predicted=True),
+    ]
+    ok, failed, dropped, predicted = json_lines(tmp_path / "out.jsonl", *frames)
     keys = [
         "schema",
+        "kind",
         "source",
         "seq",
         "pts_seconds",
         "captured_unix",
+        "clock",
         "width",
         "height",
         "status",
@@ -105,18 +85,44 @@ def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
     ]
     assert list(ok) == keys
     assert list(ok["objects"][0]) == ["track_id", "class_id", "class", "score", "box_xyxy"]
-    assert list(failed) == [*keys[:8], "reason", *keys[8:]]
+    assert list(failed) == [*keys[:10], "reason", *keys[10:]]
     assert (failed["status"], failed["reason"], failed["objects"]) == ("failed", "no answer\nin 5 s", [])
-    assert (ok["schema"], ok["captured_unix"], ok["latency_ms"]) == (1, 1767225600.123457, 41.235)
+    assert list(dropped) == [*keys[:10], "stage", "reason", *keys[10:]]
+    assert (dropped["status"], dropped["stage"], dropped["reason"], dropped["objects"]) == (
+        "dropped",
+        NEWER.stage,
+        NEWER.reason,
+        [],
+    )
+    assert list(predicted) == [*keys[:10], "predicted", *keys[10:]]
+    assert (predicted["status"], predicted["predicted"], len(predicted["objects"])) == ("ok", True, 1)
+    assert (ok["schema"], ok["kind"], ok["captured_unix"], ok["latency_ms"]) == (2, "frame", 1767225600.123457, 41.235)
+
+
+def test_a_change_of_signal_is_a_line_of_its_own(tmp_path: Path) -> None:
+    sink = JsonLinesSink(str(tmp_path / "out.jsonl"))
+    outage = Outage("lost", "no data for 5 s", 1.0, 3.0, 4)
+    sink.record(SignalChange("door", 0, 7, "lost", "no data for 5 s", 1.23456, None))
+    sink.record(SignalChange("door", 0, 7, "live", "", 3.0, outage))
+    sink.close()
+    lost, live = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert list(lost) == ["schema", "kind", "source", "seq", "state", "cause", "at_unix", "outage"]
+    assert (lost["kind"], lost["seq"], lost["state"], lost["at_unix"], lost["outage"]) == (
+        "signal", 7, "lost", 1.235, None
+    )  # fmt: skip
+    assert live["outage"] == {
+        "state": "lost", "cause": "no data for 5 s", "start_unix": 1.0, "end_unix": 3.0, "attempts": 4
+    }  # fmt: skip
 
 
 def test_the_example_in_the_documentation_is_what_is_written() -> None:
     text = (ROOT / "docs" / "json-lines.md").read_text()
     examples = [line for line in text.splitlines() if line.startswith('{"schema"')]
-    assert len(examples) == 2
-    for example in examples:
-        assert msgspec.json.encode(msgspec.json.decode(example, type=JsonLine)).decode() == example
-    for key in JsonLine.__struct_fields__:
+    kinds = [JsonSignal if '"kind":"signal"' in example else JsonLine for example in examples]
+    assert kinds == [JsonLine, JsonLine, JsonLine, JsonSignal, JsonSignal]
+    for example, kind in zip(examples, kinds, strict=True):
+        assert msgspec.json.encode(msgspec.json.decode(example, type=kind)).decode() == example
+    for key in (*JsonLine.__struct_fields__, *JsonSignal.__struct_fields__, *Outage.__struct_fields__):
         assert f"`{key}`" in text
 
 

@@ -89,6 +89,14 @@ def test_a_frozen_picture_with_noise_again_lives() -> None:
     assert (seen_states[40:60], seen_states[-15:]) == ("f" * 20, "l" * 15)
 
 
+def test_a_time_in_which_nothing_came_is_no_time_without_life() -> None:
+    """The key frame that ends it looks like the picture before it, and its noise counts for nothing."""
+    watch = PictureWatch(FROZEN, GREY)
+    for n in range(30):
+        watch.look(with_noise(busy(), 2, n), n % 10 == 0, n / RATE)
+    assert watch.look(with_noise(busy(), 2, 30), True, 60.0).state == "live"
+
+
 def test_another_size_is_another_picture() -> None:
     assert states([busy()] * 45 + [busy()[:60]] * 5) == "l" * 40 + "f" * 5 + "l" * 5
 

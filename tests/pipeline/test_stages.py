@@ -1,169 +1,173 @@
-"""Stages with their real parts, one at a time: a failure is a failure, a gap is a gap."""
-
-import json
-import time
-from fractions import Fraction
-from types import SimpleNamespace
+"""postprocess and track with their real parts: each source has what it asked for, and a gap is a gap."""
 
 import numpy as np
 import pytest
 
 from pipeline.detections import Detections
-from pipeline.frame import Frame, Message
-from pipeline.messages import EndOfStream, FrameHeader, ModelCard, Slot, StreamStart
-from pipeline.metrics import Meter
-from pipeline.settings import DeliverSettings, Settings, SourceSettings
-from pipeline.sharedmem import Leases, Pool, create_pool
-from pipeline.sources import late
-from pipeline.stage import FRAMES, HEATMAPS, Kit
-from pipeline.stages.decode import Decode
-from pipeline.stages.deliver import Deliver
-from pipeline.stages.infer import Infer
+from pipeline.frame import NOT_ITS_OWN, Frame
+from pipeline.messages import Outage, SignalChange, Start
+from pipeline.stage import FRAMES, HEATMAPS
+from pipeline.stages.postprocess import Postprocess
 from pipeline.stages.track import Track
-from tests.kit.media import noise, write_video
+from tests.kit.bench import CARD, LIMITS, STAGE, Bench, end_of, live, start_of
 
-START = StreamStart("door", False, "block", 640, 480, 10.0, None)
-CARD = ModelCard("m", "w", ("person", "car"), 512, 512, 512, 512, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
-
-
-class Bench:
-    """A kit on the workbench: real pools and leases, and a list of what was given back."""
-
-    def __init__(self, sources=None, **settings) -> None:
-        self.pools = {name: Pool(create_pool(name, 2, 16 << 20)) for name in (FRAMES, HEATMAPS)}
-        self.leases = Leases(self.pools[HEATMAPS], SimpleNamespace(receive=lambda timeout_seconds: None), print)
-        self.returned: list[Slot] = []
-        self.kit = Kit(
-            settings=Settings(sources=sources or {"door": SourceSettings(uri="x")}, **settings),
-            pools=self.pools,
-            leases=self.leases,
-            meter=Meter("bench", owns_process=True),
-            give_back=self.returned.extend,
-            tell=lambda doing: None,
-            ask_stop=lambda: None,
-            stopped=lambda: False,
-        )
-
-    def frame(self, seq: int = 0, input_side: int | None = None) -> Frame:
-        slot = self.pools[FRAMES].lease(0)
-        frame = Frame(FrameHeader("door", seq, seq / 10, 0, 0.0, 640, 480, leases=[slot]), self.pools)
-        if input_side:
-            frame.place("input_rgb", slot, "uint8", (input_side, input_side, 3))[:] = 127
-        return frame
+PERSON, CAR = 0, 1
 
 
-@pytest.fixture(scope="module")
-def infer():
-    bench = Bench()
-    stage = Infer(bench.kit)
-    card = stage.prepare()
-    return bench, stage, card
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(slots=40)
 
 
-def test_the_model_card_says_what_runs(infer) -> None:
-    _, _, card = infer
-    assert (card.name, card.input_width, card.stride, card.class_names[0]) == ("mobilenetv3", 512, 4, "person")
+# --- postprocess -----------------------------------------------------------------------------------------------------
 
 
-def test_heads_lie_in_a_leased_slot(infer) -> None:
-    bench, stage, _ = infer
-    frame = bench.frame(input_side=512)
-    stage.process(frame)
-    assert frame.header.failure is None
-    assert frame.array("hm").shape == (80, 128, 128) and frame.array("wh").shape == (4, 128, 128)
-    (slot,) = frame.take_leases(HEATMAPS)
-    bench.leases.restore(slot)
+@pytest.fixture
+def postprocess(bench) -> Postprocess:
+    stage = Postprocess(bench.kit())
+    stage.prepare()
+    stage.begin(Start(CARD, LIMITS, []))
+    return stage
 
 
-def test_a_failed_inference_is_no_empty_result(infer) -> None:
-    bench, stage, _ = infer
-    frame = bench.frame(input_side=100)  # not a multiple of the stride: the network refuses it
-    stage.process(frame)
-    assert frame.header.failure and "inference failed" in frame.header.failure
-    assert "hm" not in frame and [(slot.pool, slot.index) for slot in frame.header.leases] == [(FRAMES, 0)]
-    assert stage.problem is not None and stage.problem.exit_code == 4
+def with_heads(bench: Bench, seq: int = 0, source_id: str = "door", place: int = 0) -> Frame:
+    """A person with score 0.9 in the middle, and a car with 0.5 left of it, as the network would say it."""
+    frame = bench.frame(seq, source_id, place, width=512, height=512)
+    heatmaps = bench.pools[HEATMAPS]
+    slot = heatmaps.lease(heatmaps.first_free(0, 40), place, seq, STAGE)
+    frame.header.leases.append(slot)
+    hm = frame.place("hm", slot, "float32", (2, 128, 128))
+    hm[:] = -9.0
+    hm[PERSON, 64, 64], hm[CAR, 64, 20] = np.log(0.9 / 0.1), 0.0
+    frame.place("wh", slot, "float32", (2, 128, 128))[:] = 10.0
+    return frame
 
 
-def decoded(bench: Bench) -> list[Message]:
-    """All that decode says of the bench's source; every slot comes back at once."""
-    stage = Decode(bench.kit)
-    stage.begin(CARD)
-    said: list[Message] = []
-
-    def emit(message: Message) -> None:
-        said.append(message)
-        if isinstance(message, Frame):
-            for slot in message.take_leases():
-                bench.leases.restore(slot)
-            time.sleep(0.05)
-
-    stage.run(emit)
-    stage.close()
-    return said
+def found(postprocess: Postprocess, frame: Frame) -> list[tuple[int, float]]:
+    postprocess.process(frame)
+    detections = frame.detections()
+    return sorted(
+        zip(detections.class_ids.tolist(), [round(score, 2) for score in detections.scores.tolist()], strict=True)
+    )
 
 
-def test_frames_that_are_late_have_a_number_and_a_fate(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(late, "LATE_SECONDS", 0.2)
-    options = {"g": "10", "bf": "0"}
-    path = write_video(tmp_path / "v.mkv", noise(90, 64, 48), time_base=Fraction(1, 60), options=options)
-    bench = Bench(sources={"door": SourceSettings(uri=str(path), realtime=True)})
-    said = decoded(bench)
-    frames = [message for message in said if isinstance(message, Frame)]
-    page = bench.kit.meter.report(0).sources["door"]
-    assert page.captured == 90 and said[-1] == EndOfStream("door", 90)
-    ((reason, left_out),) = page.dropped.items()
-    assert "late" in reason and left_out == 90 - len(frames) > 0
-    # The tracker sees by the numbers how much is missing.
-    assert [round(f.header.pts_seconds * 60) for f in frames] == [f.header.seq for f in frames]
+def test_peaks_become_detections_and_the_heat_maps_slot_is_free(postprocess, bench) -> None:
+    frame = with_heads(bench)
+    assert found(postprocess, frame) == [(PERSON, 0.9), (CAR, 0.5)]
+    assert bench.leased(HEATMAPS) == 0 and bench.leased(FRAMES) == 1 and "hm" not in frame
+
+
+def test_each_source_gets_the_classes_that_it_asked_for(postprocess, bench) -> None:
+    postprocess.stream_started(start_of("door", 0, classes=("car",)))
+    postprocess.stream_started(start_of("yard", 1, classes=("person",)))
+    assert found(postprocess, with_heads(bench, 0, "door", 0)) == [(CAR, 0.5)]
+    assert found(postprocess, with_heads(bench, 0, "yard", 1)) == [(PERSON, 0.9)]
+    assert found(postprocess, with_heads(bench, 0, "gate", 2)) == [(PERSON, 0.9), (CAR, 0.5)]  # not heard of yet
+
+
+def test_a_change_holds_from_its_frame_on_though_it_comes_before_those_in_the_network(postprocess, bench) -> None:
+    postprocess.stream_started(start_of())
+    postprocess.stream_started(start_of(seq=2, classes=("car",)))
+    assert [len(found(postprocess, with_heads(bench, seq))) for seq in (0, 1, 2, 3)] == [2, 2, 1, 1]
+
+
+def test_what_was_asked_for_holds_for_frames_that_come_after_the_end_was_told(postprocess, bench) -> None:
+    """The end goes past the network."""
+    postprocess.stream_started(start_of(classes=("car",)))
+    postprocess.stream_ended(end_of(2))
+    assert found(postprocess, with_heads(bench, 1)) == [(CAR, 0.5)]
+
+
+def test_heat_maps_that_were_given_to_another_frame_meanwhile_are_no_result(postprocess, bench) -> None:
+    frame = with_heads(bench)
+    slot = frame.header.leases[1]
+    bench.pools[HEATMAPS].end_lease(slot)
+    bench.pools[HEATMAPS].lease(slot.index, 0, 7, STAGE)
+    postprocess.process(frame)
+    assert frame.header.failure == NOT_ITS_OWN and "scores" not in frame
+
+
+def test_what_nobody_looked_at_has_nothing_found(postprocess, bench) -> None:
+    frame = bench.frame(0, unseen=True)
+    postprocess.process(frame)
+    assert "scores" not in frame and frame.header.failure is None
+
+
+# --- track -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def track(bench) -> Track:
+    stage = Track(bench.kit())
+    stage.prepare()
+    return stage
 
 
 def person(x: float) -> Detections:
     box = np.array([[x, 100, x + 40, 200]], np.float32)
-    return Detections.untracked(box, np.array([0.9], np.float32), np.array([0], np.int32))
+    return Detections.untracked(box, np.array([0.9], np.float32), np.array([PERSON], np.int32))
 
 
-def test_a_gap_is_not_a_frame_without_objects() -> None:
-    bench = Bench()
-    track = Track(bench.kit)
-    track.prepare()
-    track.stream_started(START)
+def walked(track: Track, bench: Bench, *seqs: int, source_id: str = "door", place: int = 0) -> list[int]:
+    """Ids of a person that goes 4 pixels a frame."""
     ids = []
-    for seq in (0, 1, 2, 10, 11):  # eight frames were dropped: the person walked on meanwhile
-        frame = bench.frame(seq)
+    for seq in seqs:
+        frame = bench.frame(seq, source_id, place)
         frame.put_detections(person(100 + 4 * seq))
         track.process(frame)
         ids.append(int(frame.detections().track_ids[0]))
-    assert ids == [0, 1, 1, 1, 1]
+        frame.give_back()
+    return ids
 
 
-def delivered(tmp_path, *frames: tuple[int, str | None, Detections]) -> tuple[Deliver, Bench, list[dict]]:
-    bench = Bench(deliver=DeliverSettings(jsonl=str(tmp_path / "o.jsonl")))
-    stage = Deliver(bench.kit)
-    stage.prepare()
-    stage.begin(CARD)
-    stage.stream_started(START)
-    for seq, failure, detections in frames:
-        frame = bench.frame(seq)
-        frame.header.failure = failure
-        if not failure:
-            frame.put_detections(detections)
-        stage.process(frame)
-    stage.stream_ended(EndOfStream("door", len(frames)))
-    stage.close()
-    return stage, bench, [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+def test_a_gap_is_not_a_frame_without_objects(track, bench) -> None:
+    track.stream_started(start_of())
+    # Eight frames were dropped: the person walked on meanwhile.
+    assert walked(track, bench, 0, 1, 2, 10, 11) == [0, 1, 1, 1, 1]
 
 
-def test_nothing_delivered_is_an_empty_file(tmp_path) -> None:
-    _, _, lines = delivered(tmp_path)
-    assert lines == []
+def test_each_source_has_tracks_of_its_own(track, bench) -> None:
+    track.stream_started(start_of("door", 0))
+    track.stream_started(start_of("yard", 1))
+    assert walked(track, bench, 0, 1) == [0, 1]
+    assert walked(track, bench, 0, 1, source_id="yard", place=1) == [0, 1]
 
 
-def test_a_failed_frame_is_delivered_as_failed(tmp_path) -> None:
-    frames = [(0, None, Detections.empty()), (1, "out of memory", Detections.empty()), (2, None, person(50))]
-    _, bench, lines = delivered(tmp_path, *frames)
-    assert [line["status"] for line in lines] == ["ok", "failed", "ok"]
-    assert lines[1]["reason"] == "out of memory" and lines[1]["objects"] == []
-    assert lines[2]["objects"][0]["box_xyxy"] == [50, 100, 90, 200]
-    page = bench.kit.meter.report(0).sources["door"]
-    assert (page.delivered, page.failed) == (2, 1)
-    assert [(slot.pool, slot.index) for slot in bench.returned] == [(FRAMES, 0)] * 3
+def test_a_change_of_settings_begins_no_new_tracks(track, bench) -> None:
+    track.stream_started(start_of())
+    assert walked(track, bench, 0, 1) == [0, 1]
+    track.stream_started(start_of(seq=2, score_threshold=0.7))
+    assert walked(track, bench, 2, 3) == [1, 1]
+
+
+def test_a_tracker_that_comes_after_another_begins_where_it_finds_the_source(track, bench) -> None:
+    """It hears of the last change first, and that may be of a frame that is still to come."""
+    track.stream_started(start_of(seq=0))
+    assert walked(track, bench, 500, 501) == [0, 1]
+    track.stream_ended(end_of(502))
+    assert walked(track, bench, 502, 503) == [0, 1]  # a frame without a start: it died with an earlier process
+
+
+def test_where_nobody_looked_tracks_are_where_they_should_be(track, bench) -> None:
+    track.stream_started(start_of())
+    walked(track, bench, *range(10))
+    frames = [bench.frame(seq, unseen=True) for seq in (10, 11, 12)]
+    for frame in frames:
+        track.process(frame)
+    lefts = [float(frame.detections().boxes_xyxy[0, 0]) for frame in frames]
+    assert lefts == pytest.approx([140, 144, 148], abs=3)
+    assert [frame.detections().track_ids.tolist() for frame in frames] == [[1]] * 3
+    assert walked(track, bench, 13, 14) == [1, 1]
+
+
+def outage(state: str, seconds: float, seq: int) -> SignalChange:
+    return SignalChange("door", 0, seq, "live", "", 0.0, Outage(state, "", 100.0, 100.0 + seconds, 1))
+
+
+@pytest.mark.parametrize(("state", "ids"), [("lost", [2]), ("paused", [2]), ("frozen", [1])])
+def test_time_without_a_signal_is_a_gap_like_one_of_frames(state: str, ids: list[int], track, bench) -> None:
+    """Somebody who stands where another stood a minute ago is another."""
+    track.stream_started(live())
+    assert walked(track, bench, *range(5))[-1] == 1
+    track.signal_changed(outage(state, 60.0, 5))
+    assert walked(track, bench, 5, 6, 7)[-1:] == ids

@@ -221,3 +221,58 @@ def test_says_which_settings_cannot_be() -> None:
         ByteTracker(frames_per_second=0)
     with pytest.raises(ValueError, match="frames_elapsed 0"):
         tracker().update(NOBODY, frames_elapsed=0)
+
+
+# --- where nobody looks ----------------------------------------------------------------------------------------------
+
+
+def centres(followed: Detections) -> list[float]:
+    return ((followed.boxes_xyxy[:, 0] + followed.boxes_xyxy[:, 2]) / 2).tolist()
+
+
+@pytest.mark.parametrize("frames_ahead", [1, 2, 5])
+def test_a_track_is_predicted_where_it_walks_to(frames_ahead: int) -> None:
+    followed = tracker()
+    next_x = walking(followed, frames=20)
+    predicted = followed.predicted(frames_ahead)
+    assert centres(predicted) == pytest.approx([next_x + 5 * (frames_ahead - 1)], abs=2)
+    assert predicted.track_ids.tolist() == [1] and predicted.class_ids.tolist() == [PERSON]
+    assert predicted.scores.tolist() == pytest.approx([0.9])
+
+
+def test_a_prediction_changes_nothing() -> None:
+    followed, other = tracker(), tracker()
+    for each in (followed, other):
+        walking(each)
+    before = followed.predicted(1)
+    for frames_ahead in (1, 7, 3):
+        followed.predicted(frames_ahead)
+    np.testing.assert_array_equal(followed.predicted(1).boxes_xyxy, before.boxes_xyxy)
+    walk = [followed.update(detections(person(150 + 5 * step))) for step in range(3)]
+    same = [other.update(detections(person(150 + 5 * step))) for step in range(3)]
+    for one, two in zip(walk, same, strict=True):
+        np.testing.assert_array_equal(one.track_ids, two.track_ids)
+
+
+def test_only_what_was_confirmed_and_just_seen_is_predicted() -> None:
+    followed = tracker()
+    walking(followed)
+    ids(followed, person(155), person(500))  # the second is on probation
+    assert followed.predicted(1).track_ids.tolist() == [1]
+    ids(followed, person(500))
+    assert followed.predicted(1).track_ids.tolist() == [2]  # the first was not found
+    assert len(tracker().predicted(1)) == 0
+
+
+def test_predictions_come_best_score_first() -> None:
+    followed = tracker()
+    for _ in range(3):
+        ids(followed, person(100, score=0.6), person(400, score=0.95))
+    predicted = followed.predicted(1)
+    assert predicted.scores.tolist() == pytest.approx([0.95, 0.6]) and predicted.track_ids.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("frames_ahead", [0, -1])
+def test_nothing_is_predicted_into_the_past(frames_ahead: int) -> None:
+    with pytest.raises(ValueError, match="frames_ahead"):
+        tracker().predicted(frames_ahead)

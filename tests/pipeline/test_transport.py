@@ -1,5 +1,5 @@
-"""Queues: `block` loses nothing, `latest` keeps the newest, and neither loses the start or the end of a stream; and
-nobody gets in without the run's key."""
+"""Queues between workers: they lose nothing, also where a receiver is started anew, and nobody gets in without the
+run's key."""
 
 import socket
 import threading
@@ -8,9 +8,7 @@ import time
 import pytest
 import zmq
 
-from pipeline.frame import Frame, from_parts, to_parts
-from pipeline.messages import EndOfStream, FrameHeader, StreamStart
-from pipeline.transport import Inbox, RunKey, Transport
+from pipeline.transport import HIGH_WATER_MARK, RunKey, Transport
 from tests.kit.harness import wait_until
 
 
@@ -21,147 +19,67 @@ def transport():
     transport.close()
 
 
-def frame(seq: int, source_id: str = "door") -> Frame:
-    return Frame(FrameHeader(source_id, seq, seq / 25, 0, 0.0, 640, 480), {})
+def received(receiver, count: int) -> list[bytes]:
+    """The next messages, each of one part."""
+    parts = [receiver.receive(5.0) for _ in range(count)]
+    return [bytes(each[0]) for each in parts if each]
 
 
-def start(policy: str, source_id: str = "door") -> StreamStart:
-    return StreamStart(source_id, policy == "latest", policy, 640, 480, 25.0, None)
+def numbered(first: int, count: int) -> list[bytes]:
+    return [str(number).encode() for number in range(first, first + count)]
 
 
-class Queue:
-    """A sender, an inbox, and the frames that the inbox dropped."""
-
-    def __init__(self, transport: Transport, capacity: int, may_drop: bool = True) -> None:
-        self.capacity = capacity
-        self.dropped: list[int] = []
-        receiver = transport.receiver("inproc://queue")
-        drop = (lambda f: self.dropped.append(f.header.seq)) if may_drop else None
-        self.inbox = Inbox(receiver, lambda parts: from_parts(parts, {}), capacity, drop)
-        self._sender = transport.sender("inproc://queue")
-
-    def send(self, *messages) -> None:
-        for message in messages:
-            self._sender.send(to_parts(message))
-
-    def open(self, *starts: StreamStart) -> None:
-        """A stage takes the start of a stream before anything of it can pile up."""
-        self.send(*starts)
-        assert [self.inbox.take(5.0) for _ in starts] == list(starts)
-
-    def settle(self) -> None:
-        """Wait until the inbox's thread has nothing more to do."""
-        before = None
-        while (now := (self.inbox.depth, len(self.dropped))) != before:
-            before = now
-            time.sleep(0.1)
-
-    def take_all(self) -> list:
-        taken = []
-        while (message := self.inbox.take(0.3)) is not None:
-            taken.append(message.header.seq if isinstance(message, Frame) else type(message).__name__)
-        return taken
+def test_an_empty_queue_gives_none(transport) -> None:
+    assert transport.receiver("inproc://queue").receive(0.01) is None
 
 
-@pytest.fixture(params=[1, 3])
-def queue(request, transport):
-    queue = Queue(transport, request.param)
-    yield queue
-    queue.inbox.close()
+def test_a_queue_keeps_order_and_loses_nothing(transport) -> None:
+    receiver, sender = transport.receiver("inproc://queue"), transport.sender("inproc://queue")
+    assert all(sender.send([text]) for text in numbered(0, 500))
+    assert received(receiver, 500) == numbered(0, 500)
+    assert receiver.receive(0.05) is None
 
 
-def test_an_empty_queue_gives_none(queue) -> None:
-    assert queue.inbox.take(0.01) is None and queue.inbox.depth == 0
+def test_the_parts_of_a_message_stay_together_whoever_sends(transport) -> None:
+    receiver, sender = transport.receiver("inproc://queue"), transport.sender("inproc://queue")
+    names = [str(number).encode() for number in range(4)]
+    threads = [
+        threading.Thread(target=lambda name=name: [sender.send([name, name * 2, name * 3]) for _ in range(50)])
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    came = [[bytes(part) for part in receiver.receive(5.0)] for _ in range(200)]
+    for thread in threads:
+        thread.join()
+    assert sorted(came) == sorted([name, name * 2, name * 3] for name in names for _ in range(50))
 
 
-def test_block_keeps_order_and_loses_nothing(queue) -> None:
-    queue.open(start("block"))
-    queue.send(*map(frame, range(50)))
-    depths = []
-    for seq in range(50):
-        assert queue.inbox.take(5.0).header.seq == seq
-        depths.append(queue.inbox.depth)
-    assert max(depths) == queue.capacity  # the reader looks so far ahead, and no further
-    queue.send(EndOfStream("door", 50))
-    assert queue.take_all() == ["EndOfStream"]
-    assert queue.dropped == []
+def test_a_sender_to_nobody_waits_and_gives_up_when_it_is_told_to(transport) -> None:
+    sender = transport.sender("inproc://nobody")
+    sent = 0
+    while sender.send([b"x"], lambda: True):
+        sent += 1
+        assert sent <= 2 * HIGH_WATER_MARK, "a queue without an end"
+    assert sent > 0
 
 
-def test_block_waits_for_room_also_where_a_thread_reads_for_a_live_source(queue) -> None:
-    queue.open(start("latest", "camera"), start("block", "file"))
-    queue.send(*[frame(seq, "file") for seq in range(50)], EndOfStream("file", 50))
-    queue.settle()
-    assert queue.inbox.depth == queue.capacity
-    assert queue.take_all() == [*range(50), "EndOfStream"]
-    assert queue.dropped == []
-
-
-def test_latest_drops_the_oldest_waiting_and_says_which(transport) -> None:
-    queue = Queue(transport, capacity=2)
-    queue.open(start("latest"))
-    queue.send(*map(frame, range(10)), EndOfStream("door", 10))
-    queue.settle()
-    assert queue.take_all() == [8, 9, "EndOfStream"]
-    assert queue.dropped == list(range(8))
-    queue.inbox.close()
-
-
-def test_a_queue_that_may_not_drop_blocks_live_sources_too(transport) -> None:
-    queue = Queue(transport, capacity=2, may_drop=False)
-    queue.open(start("latest"))
-    queue.send(*map(frame, range(10)), EndOfStream("door", 10))
-    queue.settle()
-    assert queue.take_all() == [*range(10), "EndOfStream"]
-    queue.inbox.close()
-
-
-def test_a_live_source_does_not_push_out_a_file(transport) -> None:
-    queue = Queue(transport, capacity=1)
-    queue.open(start("latest", "camera"), start("block", "file"))
-    queue.send(frame(0, "file"), frame(0, "camera"), frame(1, "camera"), frame(2, "camera"))
-    queue.settle()
-    assert queue.dropped == [0, 1]
-    assert queue.take_all() == [0, 2]
-    queue.inbox.close()
-
-
-def test_two_live_sources_that_start_together_are_both_live(transport) -> None:
-    queue = Queue(transport, capacity=1)
-    queue.send(start("latest", "door"), start("latest", "gate"))
-    time.sleep(0.2)  # both starts wait before the first is taken
-    assert [queue.inbox.take(5.0) for _ in range(2)] == [start("latest", "door"), start("latest", "gate")]
-    queue.send(*[frame(seq, name) for seq in range(3) for name in ("door", "gate")])
-    queue.settle()
-    assert queue.dropped == [0, 0, 1, 1]
-    assert queue.take_all() == [2, 2]
-    queue.inbox.close()
-
-
-def test_a_stalled_reader_wakes_to_the_newest_frame(transport) -> None:
-    queue = Queue(transport, capacity=1)
-    queue.open(start("latest"))
-    sender = threading.Thread(target=lambda: [(queue.send(frame(seq)), time.sleep(0.01)) for seq in range(40)])
-    sender.start()
-    sender.join()
-    queue.settle()
-    assert queue.take_all() == [39]
-    assert queue.dropped == list(range(39))
-    queue.inbox.close()
-
-
-def test_what_cannot_be_read_reaches_the_reader_as_an_error(transport) -> None:
-    queue = Queue(transport, capacity=1)
-    queue._sender.send([b"\xc1 not a message"])
-    with pytest.raises(ValueError):
-        queue.inbox.take(5.0)
-    queue.inbox.close()
-
-
-def test_closing_does_not_wait_for_a_reader_that_is_gone(transport) -> None:
-    queue = Queue(transport, capacity=1)
-    queue.send(start("block"), *map(frame, range(5)))
-    queue.settle()
-    queue.inbox.close()
+def test_what_a_receiver_that_is_gone_had_not_read_is_sent_to_the_next(tmp_path) -> None:
+    """A worker that is started anew: its predecessor was killed before it had read anything."""
+    key, endpoint = RunKey.new(), f"ipc://{tmp_path}/queue"
+    ours, first = Transport(key=key), Transport(key=key)
+    sender = ours.sender(endpoint)
+    receiver = first.receiver(endpoint)
+    sender.send([b"before"])
+    assert received(receiver, 1) == [b"before"]
+    first.close()
+    for text in numbered(0, 20):
+        sender.send([text])
+    again = Transport(key=key)
+    receiver = again.receiver(endpoint)
+    assert received(receiver, 20) == numbered(0, 20)
+    again.close()
+    ours.close()
 
 
 def zeromq(kind: int, **options):
@@ -250,7 +168,7 @@ def test_who_sits_in_a_sockets_place_is_told_nothing(tmp_path) -> None:
         squatter.set(zmq.CURVE_SECRETKEY, secret)
         squatter.bind(f"ipc://{tmp_path}/track")
         ours = Transport(key=RunKey.new())
-        ours.slot_returner(f"ipc://{tmp_path}/track")._sender.send([b"a frame"])
+        ours.sender(f"ipc://{tmp_path}/track").send([b"a frame"], lambda: True)
         assert not squatter.poll(500)
         ours.close()
 

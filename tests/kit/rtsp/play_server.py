@@ -141,7 +141,7 @@ class Connection(socketserver.StreamRequestHandler):
             self._reply(sequence, "401 Unauthorized", {"WWW-Authenticate": self._challenge()})
         elif method == "OPTIONS":
             self._reply(sequence, "200 OK", {"Public": "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER"})
-        elif path != self.server.options.name:
+        elif not self._serves(path):
             self._reply(sequence, "404 Not Found", {})
         elif method == "DESCRIBE":
             self._reply(sequence, "200 OK", {"Content-Base": url + "/", "Content-Type": "application/sdp"}, self._sdp())
@@ -149,12 +149,17 @@ class Connection(socketserver.StreamRequestHandler):
             transport = self._set_up(headers["transport"])
             self._reply(sequence, "200 OK", {"Transport": transport, "Session": "1"})
         elif method == "PLAY":
-            info = f"url={url.rstrip('/')}/track1;seq=0;rtptime=0"
-            self._reply(sequence, "200 OK", {"Session": "1", "Range": "npt=0-", "RTP-Info": info})
+            self._reply(sequence, "200 OK", {"Session": "1", **self._beginning(url)})
             threading.Thread(target=self._play, daemon=True).start()
         else:
             self._reply(sequence, "200 OK", {"Session": "1"})
         return method != "TEARDOWN"
+
+    def _serves(self, path: str) -> bool:
+        return path == self.server.options.name
+
+    def _beginning(self, url: str) -> dict[str, str]:
+        return {"Range": "npt=0-", "RTP-Info": f"url={url.rstrip('/')}/track1;seq=0;rtptime=0"}
 
     def _reply(self, sequence: str, status: str, headers: dict[str, str], body: str = "") -> None:
         fields = {"CSeq": sequence, **headers, "Content-Length": str(len(body))}

@@ -1,0 +1,163 @@
+"""The data path of a worker, over real sockets: whose a frame is stands in the table, and ghosts are thrown away."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.fates import LATE
+from pipeline.frame import Frame
+from pipeline.lines import Inlet, Outlet, Progress
+from pipeline.messages import Free
+from pipeline.order import InOrder
+from pipeline.stage import FRAMES
+from pipeline.transport import Transport
+from tests.kit.bench import DECODER, NEXT_STAGE, STAGE, Bench, end_of, header_of, start_of
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    transport = Transport()
+    yield transport
+    transport.close()
+
+
+class Line:
+    """From a decoder to the next worker."""
+
+    def __init__(self, bench: Bench, transport: Transport, in_order: bool = False) -> None:
+        order = InOrder(Progress(bench.ledger, bench.pools[FRAMES], "track")) if in_order else None
+        self.inlet = Inlet(transport.receiver("inproc://next"), bench.pools, STAGE, order)
+        self._sender = transport.sender("inproc://next")
+        self.outlet = Outlet(self._sender, STAGE, lambda: False)
+
+    def taken(self) -> list[int | str]:
+        """Seqs of all frames that come, and what else does."""
+        told = []
+        while (came := self.inlet.take(0.3)) is not None:
+            for message in came if isinstance(came, list) else [came]:
+                told.append(message.header.seq if isinstance(message, Frame) else type(message).__name__)
+        return told
+
+    def noise(self) -> None:
+        self._sender.send([b"\xc1 not a message"])
+
+
+@pytest.fixture
+def line(bench, transport) -> Line:
+    return Line(bench, transport)
+
+
+def held(bench: Bench, worker: int) -> list[int]:
+    return [held.seq for held in bench.pools[FRAMES].held_by(worker)]
+
+
+def test_a_frame_is_both_workers_on_its_way_and_then_its_takers(bench, line) -> None:
+    line.outlet.send(bench.frame(0))
+    assert held(bench, DECODER) == held(bench, STAGE) == [0]
+    assert line.taken() == [0]
+    assert held(bench, DECODER) == [] and held(bench, STAGE) == [0]
+
+
+def test_who_gets_a_frame_stands_in_the_table_before_it_is_sent(bench, transport) -> None:
+    """Or one that died in between would have sent what nobody reclaims."""
+    seen = []
+
+    class Wire:
+        def send(self, parts, given_up) -> None:
+            seen.append(held(bench, NEXT_STAGE))
+
+    outlet = Outlet(Wire(), NEXT_STAGE, lambda: False)
+    outlet.send(bench.frame(0))
+    outlet.send_round([bench.frame(1), bench.frame(2)])
+    assert seen == [[0], [0, 1, 2]]
+
+
+def test_a_frame_whose_slot_was_reclaimed_meanwhile_is_thrown_away_without_a_word(bench, line) -> None:
+    frames = [bench.frame(seq) for seq in range(3)]
+    for frame in frames:
+        line.outlet.send(frame)
+    bench.pools[FRAMES].end_lease(frames[1].header.leases[0])
+    assert line.taken() == [0, 2]
+
+
+def test_a_ghost_leaves_the_slots_next_lease_alone(bench, line) -> None:
+    ghost = bench.frame(0)
+    line.outlet.send(ghost)
+    bench.pools[FRAMES].end_lease(ghost.header.leases[0])
+    again = bench.frame(7)
+    assert again.header.leases[0].index == ghost.header.leases[0].index
+    assert line.taken() == []
+    assert held(bench, DECODER) == [7] and held(bench, STAGE) == []
+
+
+def test_a_ghost_is_not_even_sent(bench, line) -> None:
+    ghost = bench.frame(0)
+    bench.pools[FRAMES].end_lease(ghost.header.leases[0])
+    bench.frame(7)
+    line.outlet.send(ghost)
+    assert line.taken() == [] and held(bench, STAGE) == []
+
+
+def test_of_a_round_only_the_ghosts_are_missing(bench, line) -> None:
+    frames = [bench.frame(seq) for seq in range(4)]
+    bench.pools[FRAMES].end_lease(frames[0].header.leases[0])
+    line.outlet.send_round(frames)
+    bench.pools[FRAMES].end_lease(frames[2].header.leases[0])
+    (round_taken,) = [line.inlet.take(5.0)]
+    assert [frame.header.seq for frame in round_taken] == [1, 3]
+    assert held(bench, STAGE) == [1, 3]
+
+
+def test_a_round_of_ghosts_is_none(bench, line) -> None:
+    frame = bench.frame(0)
+    bench.pools[FRAMES].end_lease(frame.header.leases[0])
+    line.outlet.send_round([frame])
+    assert line.inlet.take(0.3) is None
+
+
+def test_what_has_no_slot_is_no_ghost(bench, line) -> None:
+    line.outlet.send(start_of())
+    line.outlet.send(Frame(header_of(0, dropped=LATE), bench.pools))
+    line.outlet.send(Free(1, 0))
+    line.outlet.send(end_of(1))
+    assert line.taken() == ["StreamStart", 0, "Free", "EndOfStream"]
+
+
+def test_what_is_no_message_is_an_error(line) -> None:
+    line.noise()
+    with pytest.raises(ValueError):
+        line.inlet.take(5.0)
+
+
+def test_a_stage_in_order_is_given_frames_in_order_and_a_new_one_goes_on(bench, transport) -> None:
+    line = Line(bench, transport, in_order=True)
+    for seq in (1, 0, 3):
+        line.outlet.send(bench.frame(seq))
+    assert line.taken() == [0, 1] and line.inlet.depth == 1
+    assert bench.ledger.next_seq(0, "track") == 2
+    again = InOrder(Progress(bench.ledger, bench.pools[FRAMES], "track"))
+    assert again.put(bench.frame(1)) == []
+    assert [frame.header.seq for frame in again.put(bench.frame(2))] == [2]
+
+
+def test_what_came_twice_gives_back_its_slot(bench, transport) -> None:
+    line = Line(bench, transport, in_order=True)
+    for _ in range(2):
+        line.outlet.send(bench.frame(0))
+    assert line.taken() == [0] and bench.leased() == 1
+
+
+def test_a_missing_frame_is_waited_for_while_a_slot_holds_it(bench, transport) -> None:
+    line = Line(bench, transport, in_order=True)
+    missing = bench.frame(0)
+    line.outlet.send(bench.frame(1))
+    assert line.taken() == []
+    assert line.inlet.look(0.0) == line.inlet.look(100.0) == []
+    bench.pools[FRAMES].end_lease(missing.header.leases[0])
+    assert line.inlet.look(200.0) == []
+    assert [frame.header.seq for frame in line.inlet.look(300.0)] == [0, 1]

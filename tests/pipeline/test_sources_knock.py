@@ -1,0 +1,65 @@
+"""A host that could not be reached and now can be is noticed; one that was there all the time is not."""
+
+import socket
+import time
+
+from pipeline.sources import knock
+from pipeline.sources.knock import Knocks, can_be_reached
+
+
+def listener(port: int = 0) -> socket.socket:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("127.0.0.1", port))
+    server.listen()
+    return server
+
+
+def test_nobody_is_not_reached() -> None:
+    server = listener()
+    port = server.getsockname()[1]
+    assert can_be_reached("127.0.0.1", port)
+    server.close()
+    assert not can_be_reached("127.0.0.1", port)
+    assert not can_be_reached("no.such.host.invalid", 554)
+
+
+def test_who_comes_back_is_noticed() -> None:
+    server = listener()
+    port = server.getsockname()[1]
+    server.close()
+    knocks = Knocks("127.0.0.1", port)
+    assert not knocks.answered.wait(1.5)
+    server = listener(port)
+    assert knocks.answered.wait(10)
+    server.close()
+
+
+def test_who_was_there_all_the_time_has_not_come_back(monkeypatch) -> None:
+    monkeypatch.setattr(knock, "TRIED_EVERY_SECONDS", (0.01, 0.02))
+    asked: list[str] = []
+
+    def reach(host: str, port: int) -> bool:
+        asked.append(host)
+        return True
+
+    knocks = Knocks("gate", 554, reach)
+    assert not knocks.answered.wait(0.3) and asked == ["gate"]
+
+
+def test_knocking_ends_when_it_is_closed(monkeypatch) -> None:
+    monkeypatch.setattr(knock, "TRIED_EVERY_SECONDS", (0.01, 0.02))
+    asked: list[float] = []
+
+    def reach(host: str, port: int) -> bool:
+        asked.append(time.monotonic())
+        return False
+
+    knocks = Knocks("gate", 554, reach)
+    while len(asked) < 3:
+        time.sleep(0.01)
+    knocks.close()
+    time.sleep(0.1)
+    before = len(asked)
+    time.sleep(0.2)
+    assert len(asked) == before

@@ -1,0 +1,312 @@
+"""deliver: every frame's fate is counted, each output gets what is its own, and a lost signal is shown."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.detections import Detections
+from pipeline.fates import NEWER, NO_OUTPUT
+from pipeline.frame import Frame
+from pipeline.ledger import Page
+from pipeline.messages import SignalChange, Start
+from pipeline.settings import DeliverSettings, SourceSettings
+from pipeline.sinks import Sink
+from pipeline.stages import deliver
+from pipeline.stages.deliver import Deliver
+from tests.kit.bench import CARD, LIMITS, Bench, end_of, header_of, json_lines, live, signal_of, start_of
+from tests.kit.harness import wait_until
+
+SOURCES = {name: SourceSettings(uri="x") for name in ("door", "yard")}
+
+
+class Delivery:
+    """deliver on the bench, with some outputs; `close` waits for them."""
+
+    def __init__(self, bench: Bench | None = None, incarnation: int = 0, **outputs: object) -> None:
+        settings = DeliverSettings(**outputs)  # type: ignore[arg-type]
+        self.bench = bench or Bench(sources=SOURCES, slots=40, deliver=settings)
+        self.stage = Deliver(self.bench.kit(incarnation=incarnation))
+        self.stage.prepare()
+        self.stage.begin(Start(CARD, LIMITS, []))
+
+    def process(self, *frames: Frame) -> None:
+        for frame in frames:
+            self.stage.process(frame)
+
+    def dropped(self, seq: int, source_id: str = "door", place: int = 0) -> Frame:
+        return Frame(header_of(seq, source_id, place, dropped=NEWER), self.bench.pools)
+
+    def page(self, place: int = 0) -> Page:
+        return self.bench.ledger.page(place)
+
+    def close(self) -> None:
+        self.stage.close()
+
+
+def capture(bench: Bench, count: int, place: int = 0) -> None:
+    for _ in range(count):
+        bench.ledger.capture(place, 0.0, 0)
+
+
+def test_every_frame_has_a_fate_and_a_line(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"))
+    bench = delivery.bench
+    capture(bench, 4)
+    delivery.stage.stream_started(start_of())
+    person = bench.result(2)
+    person.put_detections(
+        Detections.untracked(np.array([[50, 100, 90, 200]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    )
+    failed = bench.frame(1, failure="out of memory")
+    delivery.process(bench.result(0), failed, person, delivery.dropped(3))
+    delivery.close()
+    lines = json_lines(tmp_path / "o.jsonl")
+    assert [(line["seq"], line["status"]) for line in lines] == [(0, "ok"), (1, "failed"), (2, "ok"), (3, "dropped")]
+    assert lines[1]["reason"] == "out of memory" and lines[1]["objects"] == []
+    assert lines[2]["objects"][0]["box_xyxy"] == [50, 100, 90, 200]
+    assert (lines[3]["stage"], lines[3]["reason"]) == ("gather", NEWER.reason)
+    assert delivery.page() == Page(4, 2, 1, {NEWER: 1}) and delivery.page().in_flight == 0
+    assert bench.leased() == 0
+
+
+def test_without_outputs_a_frame_is_delivered_as_it_comes() -> None:
+    delivery = Delivery()
+    capture(delivery.bench, 2)
+    delivery.process(delivery.bench.result(0), delivery.dropped(1))
+    assert delivery.page() == Page(2, 1, 0, {NEWER: 1}) and delivery.bench.leased() == 0
+    delivery.close()
+
+
+def test_frames_that_no_output_took_are_not_delivered() -> None:
+    delivery = Delivery(jsonl="/dev/full")
+    capture(delivery.bench, 3)
+    delivery.stage.stream_started(start_of())
+    for seq in range(3):
+        delivery.process(delivery.bench.result(seq))
+    delivery.close()
+    assert delivery.page() == Page(3, 0, 0, {NO_OUTPUT: 3}) and delivery.bench.leased() == 0
+    assert delivery.bench.stops == [False] and delivery.stage.problem.exit_code == 4
+
+
+def test_while_another_output_is_left_the_run_goes_on(tmp_path) -> None:
+    delivery = Delivery(mot="/dev/full/x", jsonl=str(tmp_path / "o.jsonl"))
+    delivery.stage.stream_started(start_of())
+    delivery.process(*[delivery.bench.result(seq) for seq in range(3)])
+    delivery.close()
+    assert delivery.bench.stops == [] and delivery.stage.problem is not None
+    assert len(json_lines(tmp_path / "o.jsonl")) == 3 and delivery.page().delivered == 3
+    (warning,) = delivery.bench.meter.report(0, 0.0).warnings
+    assert "the other outputs go on" in warning
+
+
+def test_a_fate_is_written_beside_the_slot_before_it_is_counted() -> None:
+    """Who dies in between leaves a frame that is reclaimed, not one that is counted twice."""
+    delivery = Delivery()
+    frame = delivery.bench.result(0)
+    seen = []
+    tell = delivery.bench.ledger.tell
+    delivery.bench.ledger.tell = lambda place, fate: (
+        seen.append([held.told for held in delivery.bench.pools["frames"].held_by(1)]),
+        tell(place, fate),
+    )
+    delivery.process(frame)
+    assert seen == [[True]]
+    delivery.close()
+
+
+# --- whose output is whose -------------------------------------------------------------------------------------------
+
+
+def test_each_source_has_its_own_file_where_the_name_says_so(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "{source}.jsonl"), mot=str(tmp_path / "all-{source}.txt"))
+    bench = delivery.bench
+    delivery.stage.stream_started(start_of("door", 0))
+    delivery.stage.stream_started(start_of("yard", 1))
+    delivery.process(bench.result(0, "door", 0), bench.result(0, "yard", 1), bench.result(1, "door", 0))
+    delivery.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "all-door.txt", "all-yard.txt", "door.jsonl", "yard.jsonl"
+    ]  # fmt: skip
+    assert [(line["source"], line["seq"]) for line in json_lines(tmp_path / "door.jsonl")] == [("door", 0), ("door", 1)]
+    assert set(bench.meter.report(0, 0.0).outputs) == {"jsonl (door)", "jsonl (yard)", "mot (door)", "mot (yard)"}
+
+
+def test_one_file_for_all_sources_has_the_lines_of_all(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"))
+    bench = delivery.bench
+    for name, place in (("door", 0), ("yard", 1)):
+        delivery.stage.stream_started(start_of(name, place))
+        delivery.process(bench.result(0, name, place))
+    delivery.close()
+    assert [line["source"] for line in json_lines(tmp_path / "o.jsonl")] == ["door", "yard"]
+
+
+def test_a_source_has_ended_when_its_own_outputs_are_closed(tmp_path) -> None:
+    delivery = Delivery(video=str(tmp_path / "{source}.mp4"))
+    for name, place in (("door", 0), ("yard", 1)):
+        delivery.stage.stream_started(start_of(name, place))
+        delivery.process(*[delivery.bench.result(seq, name, place, picture=True) for seq in range(3)])
+    delivery.stage.stream_ended(end_of(3, "door", 0))
+
+    def has_ended() -> bool:
+        delivery.stage.idle()
+        return bool(delivery.bench.ended)
+
+    wait_until(has_ended, what="the end of the source")
+    assert delivery.bench.ended == ["door"]
+    assert pictures(tmp_path / "door.mp4") == 3
+    delivery.close()
+
+
+def test_a_source_without_a_frame_that_ended_well_is_an_empty_file(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"))
+    delivery.stage.stream_started(start_of())
+    delivery.stage.stream_ended(end_of(0))
+    delivery.close()
+    assert json_lines(tmp_path / "o.jsonl") == [] and delivery.bench.ended == ["door"]
+
+
+def pictures(path: Path) -> int:
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+def test_who_comes_after_a_lost_one_goes_on_in_the_lines_and_begins_another_video(tmp_path) -> None:
+    outputs = {"jsonl": str(tmp_path / "o.jsonl"), "video": str(tmp_path / "o.mp4")}
+    first = Delivery(**outputs)
+    capture(first.bench, 5)
+    first.stage.stream_started(start_of())
+    first.process(*[first.bench.result(seq, picture=True) for seq in range(3)])
+    wait_until(lambda: first.page().delivered == 3, what="three frames")
+    wait_until(lambda: all(o.frames == 3 for o in first.bench.meter.report(0, 0.0).outputs.values()), what="outputs")
+    # It is lost here, without a close.
+    second = Delivery(bench=first.bench, incarnation=1)
+    second.stage.stream_started(start_of())
+    second.process(*[second.bench.result(seq, picture=True) for seq in (3, 4)])
+    second.close()
+    assert [line["seq"] for line in json_lines(tmp_path / "o.jsonl")] == [0, 1, 2, 3, 4]
+    assert pictures(tmp_path / "o.1.mp4") == 2
+    first.close()
+    assert pictures(tmp_path / "o.mp4") == 3
+    assert second.page() == Page(5, 5)
+
+
+def test_a_live_source_misses_frames_where_an_output_is_slow_and_a_file_does_not(monkeypatch) -> None:
+    waits = []
+    delivery = Delivery(jsonl="/dev/null")
+    delivery.stage.stream_started(live("door", 0))
+    delivery.stage.stream_started(start_of("yard", 1))
+    for output in delivery.stage._open_outputs("door"):
+        monkeypatch.setattr(output, "offer", lambda ticket, result, image, may_wait: waits.append(may_wait))
+    delivery.process(delivery.bench.result(0, "door", 0), delivery.bench.result(0, "yard", 1))
+    assert waits == [False, True]
+    delivery.close()
+
+
+# --- while a signal is lost ------------------------------------------------------------------------------------------
+
+
+class Screen(Sink):
+    """A kind of output with pictures; it remembers them."""
+
+    def __init__(self) -> None:
+        self.frames: list[int] = []
+        self.stills: list[tuple[str, float, np.ndarray]] = []
+        self.states: list[str] = []
+
+    def write(self, frame, image_bgr) -> None:
+        if image_bgr is not None:
+            self.frames.append(frame.seq)
+
+    def record(self, signal: SignalChange) -> None:
+        self.states.append(signal.state)
+
+    def still(self, source_id, pts_seconds, image_bgr) -> None:
+        self.stills.append((source_id, pts_seconds, image_bgr.copy()))
+
+
+class Clock(SimpleNamespace):
+    """Time as deliver reads it."""
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1000.0 + self.now
+
+    def monotonic_ns(self) -> int:
+        return int(self.now * 1e9)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """A live source with three frames delivered to a screen, and the time of it all."""
+    clock, screen = Clock(now=100.0), Screen()
+    monkeypatch.setattr(deliver, "time", clock)
+    delivery = Delivery(video="o.mp4")
+    delivery.stage._modules["video"] = SimpleNamespace(open_sink=lambda target: screen)
+    delivery.stage.stream_started(live())
+    delivery.process(*[delivery.bench.result(seq, picture=True) for seq in range(3)])
+    wait_until(lambda: screen.frames == [0, 1, 2], what="frames")
+    yield delivery, screen, clock
+    delivery.close()
+
+
+def looked(shown, seconds: float) -> list[tuple[str, float, np.ndarray]]:
+    """Stills after deliver was idle for so long, asked five times a second."""
+    delivery, screen, clock = shown
+    for _ in range(round(seconds * 5)):
+        clock.now += 0.2
+        delivery.stage.idle()
+    delivery.stage._outputs["video"]._do(lambda sink: screen.states.append("asked"))
+    wait_until(lambda: screen.states and screen.states[-1] == "asked", what="the output")
+    return screen.stills
+
+
+def test_while_all_is_well_no_picture_is_made_up(shown) -> None:
+    assert looked(shown, 5.0) == []
+
+
+def test_the_last_picture_of_a_lost_signal_is_shown_greyed_once_a_second(shown) -> None:
+    delivery, screen, _ = shown
+    delivery.stage.signal_changed(signal_of("lost", 3, at_unix=1100.0))
+    stills = looked(shown, 5.0)
+    assert 4 <= len(stills) <= 6 and {source_id for source_id, _, _ in stills} == {"door"}
+    times = [seconds for _, seconds, _ in stills]
+    assert times == sorted(times) and times[0] >= 0.2
+    assert times[-1] - times[0] == pytest.approx(len(stills) - 1, abs=0.5)
+    assert all(still.shape == (48, 64, 3) for _, _, still in stills)
+    assert screen.frames == [0, 1, 2] and screen.states[0] == "lost"
+    assert delivery.page().delivered == 3  # a still is no frame
+
+
+@pytest.mark.parametrize("state", ["live", "frozen", "grey", "paused"])
+def test_only_a_lost_signal_is_shown_so(state: str, shown) -> None:
+    delivery, _, _ = shown
+    delivery.stage.signal_changed(signal_of("lost", 3, at_unix=1100.0))
+    looked(shown, 2.0)
+    delivery.stage.signal_changed(signal_of(state, 3, at_unix=1102.0))
+    before = len(looked(shown, 1.0))
+    assert len(looked(shown, 5.0)) == before
+
+
+def test_the_picture_that_is_kept_is_one_slot_and_is_let_go_with_the_source(shown) -> None:
+    delivery, _, _ = shown
+    assert delivery.bench.leased() == 1
+    delivery.process(delivery.bench.result(3, picture=True))
+    wait_until(lambda: delivery.page().delivered == 4, what="the fourth")
+    wait_until(lambda: delivery.bench.leased() == 1, what="the third let go")
+    delivery.stage.stream_ended(end_of(4))
+    wait_until(lambda: delivery.bench.leased() == 0, what="all slots back")
+
+
+def test_of_a_file_no_picture_is_kept() -> None:
+    delivery = Delivery(video="/dev/null.mp4")
+    delivery.stage._modules["video"] = SimpleNamespace(open_sink=lambda target: Screen())
+    delivery.stage.stream_started(start_of())
+    delivery.process(*[delivery.bench.result(seq, picture=True) for seq in range(3)])
+    wait_until(lambda: delivery.bench.leased() == 0, what="all slots back")
+    delivery.close()

@@ -1,0 +1,142 @@
+"""infer: heads in slots of their own; a step that fails is halved, and what fails alone has no result."""
+
+import numpy as np
+import pytest
+
+from pipeline.settings import InferSettings, PostprocessSettings
+from pipeline.stage import FRAMES, HEATMAPS
+from pipeline.stages.infer import Infer, batches_up_to
+from tests.kit.bench import Bench
+
+SIDE, MARK = 64, 255
+
+
+class Network:
+    """The shipped network at a small size in rounds of four, with `broken`: an input with a white pixel in its corner
+    breaks the device, and the whole step with it."""
+
+    def __init__(self) -> None:
+        settings = InferSettings(engine="eager", input_size=f"{SIDE}x{SIDE}", batch=4, workers=1, threads=1)
+        self.bench = Bench(infer=settings, postprocess=PostprocessSettings(classes=("person",)))
+        self.stage = Infer(self.bench.kit(HEATMAPS))
+        self.card = self.stage.prepare()
+        self.steps: list[int] = []
+        self.broken = False
+        run = self.stage._engine.run
+
+        def run_or_break(images, out) -> None:
+            self.steps.append(len(images))
+            if self.broken and (images[:, 0, 0] == MARK).any():
+                raise RuntimeError("device lost\nand a long trace")
+            run(images, out)
+
+        self.stage._engine.run = run_or_break
+
+    def frames(self, count: int, bad: tuple[int, ...] = ()):
+        frames = [self.bench.frame(seq, input_side=SIDE) for seq in range(count)]
+        for frame in frames:
+            rng = np.random.default_rng(frame.header.seq)
+            frame.array("input_rgb")[:] = rng.integers(0, 250, (SIDE, SIDE, 3))
+            if frame.header.seq in bad:
+                frame.array("input_rgb")[0, 0] = MARK
+        return frames
+
+    def process(self, frames) -> None:
+        self.steps.clear()
+        self.stage.process_round(frames)
+
+
+@pytest.fixture(scope="module")
+def made() -> Network:
+    return Network()
+
+
+@pytest.fixture
+def network(made) -> Network:
+    made.broken = False
+    made.stage.problem = None
+    for pool in made.bench.pools.values():
+        for worker in (1, 2):
+            for held in pool.held_by(worker):
+                pool.end_lease(held.slot)
+    return made
+
+
+def test_the_model_card_says_what_runs(network) -> None:
+    card = network.card
+    assert (card.name, card.input_width, card.stride, card.class_names[0]) == ("mobilenetv3", SIDE, 4, "person")
+    assert (card.engine, card.workers, card.batch) == ("eager", 1, 4)
+
+
+def test_heads_lie_in_a_slot_leased_for_their_frame(network) -> None:
+    (frame,) = network.frames(1)
+    network.process([frame])
+    assert frame.header.failure is None and "input_rgb" not in frame
+    assert frame.array("hm").shape == (80, 16, 16) and frame.array("wh").shape == (4, 16, 16)
+    assert [slot.pool for slot in frame.header.leases] == [FRAMES, HEATMAPS]
+    (held,) = network.bench.pools[HEATMAPS].held_by(2)
+    assert (held.slot, held.place, held.seq) == (frame.header.leases[1], 0, 0)
+
+
+def test_each_frame_of_a_round_gets_what_it_would_get_alone(network) -> None:
+    together, alone = network.frames(4), network.frames(4)
+    network.process(together)
+    assert network.steps == [4]
+    for frame in alone:
+        network.process([frame])
+    for one, other in zip(together, alone, strict=True):
+        for head in ("hm", "wh"):
+            np.testing.assert_allclose(one.array(head), other.array(head), atol=1e-4)
+    assert not np.allclose(together[0].array("hm"), together[1].array("hm"))
+
+
+def test_a_round_that_is_no_size_of_a_step_is_taken_in_parts(network) -> None:
+    frames = network.frames(3)
+    network.process(frames)
+    assert sum(network.steps) == 3 and set(network.steps) <= {1, 2, 4}
+    assert all("hm" in frame for frame in frames)
+
+
+def test_what_fails_alone_has_no_result_and_costs_its_neighbours_nothing(network) -> None:
+    frames, clean = network.frames(4, bad=(2,)), network.frames(4, bad=(2,))
+    network.process(clean)
+    network.broken = True
+    network.process(frames)
+    assert network.steps == [4, 2, 2, 1, 1]
+    assert [frame.header.failure is None for frame in frames] == [True, True, False, True]
+    assert frames[2].header.failure == "inference failed: device lost"
+    for seq in (0, 1, 3):
+        np.testing.assert_allclose(frames[seq].array("hm"), clean[seq].array("hm"), atol=1e-4)
+
+
+def test_a_failure_is_no_empty_result_and_holds_no_heat_maps(network) -> None:
+    network.broken = True
+    (frame,) = network.frames(1, bad=(0,))
+    network.process([frame])
+    assert "hm" not in frame and "input_rgb" not in frame
+    assert [slot.pool for slot in frame.header.leases] == [FRAMES]
+    assert network.bench.leased(HEATMAPS) == 0
+    assert network.stage.problem is not None and network.stage.problem.exit_code == 4
+
+
+def test_where_all_fail_each_says_so_and_no_slot_is_lost(network) -> None:
+    network.broken = True
+    frames = network.frames(4, bad=(0, 1, 2, 3))
+    network.process(frames)
+    assert network.steps == [4, 2, 1, 1, 2, 1, 1]
+    assert all(frame.header.failure for frame in frames) and network.bench.leased(HEATMAPS) == 0
+    warnings = network.bench.meter.report(0, 0.0).warnings
+    assert any(text.startswith("steps that failed (RuntimeError) and were tried again in halves") for text in warnings)
+
+
+def test_without_a_slot_for_its_heat_maps_a_frame_fails(network) -> None:
+    network.stage.kit.lessor.limit = 1
+    frames = network.frames(2)
+    network.process(frames)
+    network.stage.kit.lessor.limit = 8
+    assert [frame.header.failure for frame in frames] == [None, "inference failed: no slot for its heat maps"]
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 2, 4)), (6, (1, 2, 4, 6))])
+def test_every_round_falls_into_few_steps(largest: int, sizes: tuple[int, ...]) -> None:
+    assert batches_up_to(largest) == sizes
