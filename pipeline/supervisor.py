@@ -166,6 +166,7 @@ class Supervisor:
                 self._follower.look(time.monotonic())
             for queue in self._transport.refused():
                 self.state.count(stranger_line(queue))
+            self._check_start()
             self._check_deaths()
             self._check_silence()
             self._check_restarts()
@@ -230,11 +231,19 @@ class Supervisor:
         self.state.model = word.model or self.state.model
         if self.state.started_at:
             self._start(post)
-        elif not self._stopping and self.state.model and all(p.state == "ready" for p in self._posts.values()):
-            self._deadline = float("inf")
-            self.state.started_at = time.monotonic()
-            for each in self._posts.values():
-                self._start(each)
+
+    def _check_start(self) -> None:
+        """When all are ready; a source that could not be opened keeps none of the others waiting."""
+        waiting = [
+            p for p in self._posts.values() if p.state == "starting" or (p.state == "over" and not p.plan.source_id)
+        ]
+        if self.state.started_at or self._stopping or not self.state.model or waiting:
+            return
+        self._deadline = float("inf")
+        self.state.started_at = time.monotonic()
+        for post in self._posts.values():
+            if post.state == "ready":
+                self._start(post)
 
     def _start(self, post: Post) -> None:
         assert self.state.model
@@ -339,7 +348,7 @@ class Supervisor:
 
     def _check_leaving(self) -> None:
         for source_id, source in list(self.state.sources.items()):
-            if source.leave_until is None:
+            if source.leave_until is None or self._stopping:
                 continue
             post = self._decoder(source_id)
             if time.monotonic() > source.leave_until:
