@@ -5,29 +5,31 @@ from collections.abc import Callable
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 30.0
+SHARE = 1 / 3  # of the time that it has been lost for, at most: who was away for long may be away for longer
 STEADY_SECONDS = 5.0  # frames that have come for so long are no flicker between two losses
 
 
 class Backoff:
-    """No wait before the first attempt; then any time up to a limit, which doubles from 0.5 s to 30 s.
+    """No wait before the first attempt; then any time between a half and the whole of a limit, which grows with the
+    time since the first loss, from 0.5 s to 30 s: exponentially, for each wait adds its share to it.
 
-    Each wait is drawn, from nothing to the limit: cameras that were lost at the same moment, as when their switch
-    restarts, do not come back at the same moment for ever.
+    Each wait is drawn: cameras that were lost at the same moment, as when their switch restarts, do not come back at
+    the same moment for ever.
     """
 
     def __init__(self, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._draw = draw
-        self._attempts = 0
+        self._lost_at: float | None = None
 
-    def next_seconds(self) -> float:
-        """The wait before the next attempt."""
-        self._attempts += 1
-        if self._attempts == 1:
+    def next_seconds(self, now_seconds: float) -> float:
+        """The wait before the next attempt, at `now_seconds` of a monotonic clock."""
+        if self._lost_at is None:
+            self._lost_at = now_seconds
             return 0.0
-        doublings = min(self._attempts - 2, 16)
-        return self._draw(0.0, min(LONGEST_SECONDS, FIRST_SECONDS * 2**doublings))
+        limit_seconds = min(max(SHARE * (now_seconds - self._lost_at), FIRST_SECONDS), LONGEST_SECONDS)
+        return self._draw(limit_seconds / 2, limit_seconds)
 
     def frames_came_for(self, seconds: float) -> None:
-        """Attempts are counted anew where the source was steady."""
+        """The time is counted anew where the source was steady."""
         if seconds >= STEADY_SECONDS:
-            self._attempts = 0
+            self._lost_at = None

@@ -82,7 +82,7 @@ class ReturningSource(Source):
     def _connected(self, stopped: Stopped) -> Generator[Signal, None, VideoSource | None]:
         """The open connection, sooner or later; None when stopped or given up."""
         while self._connection is None and not self.failure and not stopped():
-            if not self._wait(self._backoff.next_seconds(), stopped):
+            if not self._wait(self._backoff.next_seconds(time.monotonic()), stopped):
                 continue
             try:
                 self._condition.attempt()

@@ -369,7 +369,7 @@ def test_another_codec_in_the_middle_is_opened_again(
     codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video, "VAIN_SECONDS", 0.7)
-    pictures = [np.roll(media.noise(1, 320, 240)[0], 2 * n, 1) for n in range(60)]
+    pictures = [np.roll(media.noise(1, 160, 120)[0], 2 * n, 1) for n in range(60)]
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     before = media.write_video(tmp_path / "before.ts", pictures, options={"g": "10", "bf": "0"}).read_bytes()
     after = media.write_video(
