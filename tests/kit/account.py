@@ -9,7 +9,7 @@ from pipeline.fates import UNHEARD, WORKER_LOST
 from tests.kit.harness import json_lines
 
 PAGE = re.compile(
-    r"^(?:(?P<source>[^\n:]+): )?(?P<captured>\d+) captured = (?P<delivered>\d+) delivered \+ "
+    r"^(?P<source>[^\n:]+): (?P<captured>\d+) captured = (?P<delivered>\d+) delivered \+ "
     r"(?P<failed>\d+) without result \+ (?P<dropped>\d+) dropped \+ (?P<in_flight>-?\d+) in flight$",
     re.MULTILINE,
 )
@@ -27,10 +27,9 @@ class Account(NamedTuple):
 
 
 def accounts(errors: str) -> dict[str, Account]:
-    """By source; "" where there was only one."""
+    """By source."""
     return {
-        found["source"] or "": Account(*(int(found[name]) for name in Account._fields))
-        for found in PAGE.finditer(errors)
+        found["source"]: Account(*(int(found[name]) for name in Account._fields)) for found in PAGE.finditer(errors)
     }
 
 
@@ -48,9 +47,9 @@ def assert_books_agree(path: Path, errors: str, sources: tuple[str, ...]) -> dic
     """Each captured frame of each source has one line and one fate, and nothing is out of order but what a worker had
     when it was lost. How many of each source were lost so."""
     told, lost = accounts(errors), {}
-    assert set(told) == (set(sources) if len(sources) > 1 else {""}), errors
+    assert set(told) == set(sources), errors
     for source in sources:
-        page, lines = told[source if len(sources) > 1 else ""], frames_of(path, source)
+        page, lines = told[source], frames_of(path, source)
         seqs = [line["seq"] for line in lines]
         assert sorted(seqs) == list(range(page.captured)), gaps(source, seqs, page.captured)
         statuses = Counter(line["status"] for line in lines)
