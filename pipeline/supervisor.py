@@ -172,6 +172,7 @@ class Supervisor:
             self._check_signals()
             self._check_leaving()
             self._check_end()
+            self._check_start()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
@@ -230,11 +231,16 @@ class Supervisor:
         self.state.model = word.model or self.state.model
         if self.state.started_at:
             self._start(post)
-        elif not self._stopping and self.state.model and all(p.state == "ready" for p in self._posts.values()):
-            self._deadline = float("inf")
-            self.state.started_at = time.monotonic()
-            for each in self._posts.values():
-                self._start(each)
+
+    def _check_start(self) -> None:
+        """When all are ready but those that are over already (a source that could not be opened), all begin."""
+        posts = self._posts.values()
+        if self.state.started_at or self._stopping or any(post.state == "starting" for post in posts):
+            return
+        self._deadline = float("inf")
+        self.state.started_at = time.monotonic()
+        for post in [post for post in posts if post.state == "ready"]:
+            self._start(post)
 
     def _start(self, post: Post) -> None:
         assert self.state.model
