@@ -116,7 +116,8 @@ class Run:
         sources = {name: {"uri": self.site.url_of(i), **own} for i, name in enumerate(self.sources)}
         name = "{source}" if len(sources) > 1 else self.sources[0]
         deliver = {"video": str(self._videos / f"{name}{self._options.suffix}"), "jsonl": str(self.lines_path)}
-        return {"sources": sources, "deliver": deliver, **SETTINGS}
+        settings = SETTINGS | {"infer": SETTINGS["infer"] | self._options.infer}
+        return {"sources": sources, "deliver": deliver, **settings}
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
@@ -271,6 +272,7 @@ class Options:
     hit: Sequence[str] = ()  # the sources that something is done to; empty is all
     site: Sequence[object] = ("--rate", 10)
     source: dict[str, Any] = field(default_factory=dict)  # settings of each source
+    infer: dict[str, Any] = field(default_factory=dict)  # settings of inference
     allowed: Allowed = NOTHING
     exit_code: int = 0
     before: Sequence[str] = ()  # the product's command: another that runs it
