@@ -217,7 +217,7 @@ class Report(msgspec.Struct, tag="report"):
     working             time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery
                         (deliver only)
     rounds              rounds by their size (gather only)
-    figures             of the source (decode: `pipeline.sources.Health`), of the rounds (gather: `pipeline.rounds.Figures`)
+    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.rounds)
     outputs             by their name, once they were opened (deliver only)
     """
 
