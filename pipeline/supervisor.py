@@ -166,13 +166,13 @@ class Supervisor:
                 self._follower.look(time.monotonic())
             for queue in self._transport.refused():
                 self.state.count(stranger_line(queue))
+            self._check_start()
             self._check_deaths()
             self._check_silence()
             self._check_restarts()
             self._check_signals()
             self._check_leaving()
             self._check_end()
-            self._check_start()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
@@ -233,14 +233,17 @@ class Supervisor:
             self._start(post)
 
     def _check_start(self) -> None:
-        """When all are ready but those that are over already (a source that could not be opened), all begin."""
-        posts = self._posts.values()
-        if self.state.started_at or self._stopping or any(post.state == "starting" for post in posts):
+        """When all are ready; a source that could not be opened keeps none of the others waiting."""
+        waiting = [
+            p for p in self._posts.values() if p.state == "starting" or (p.state == "over" and not p.plan.source_id)
+        ]
+        if self.state.started_at or self._stopping or not self.state.model or waiting:
             return
         self._deadline = float("inf")
         self.state.started_at = time.monotonic()
-        for post in [post for post in posts if post.state == "ready"]:
-            self._start(post)
+        for post in self._posts.values():
+            if post.state == "ready":
+                self._start(post)
 
     def _start(self, post: Post) -> None:
         assert self.state.model
@@ -345,7 +348,7 @@ class Supervisor:
 
     def _check_leaving(self) -> None:
         for source_id, source in list(self.state.sources.items()):
-            if source.leave_until is None:
+            if source.leave_until is None or self._stopping:
                 continue
             post = self._decoder(source_id)
             if time.monotonic() > source.leave_until:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kit.harness import command, finish, json_lines, wait_until
+from tests.kit.harness import command, json_lines, wait_until
 
 # Little work, so that what is looked at is who waits for whom.
 LIGHT = ("--set", "infer.engine=eager", "--input", "128x128", "--set", "queue.capacity=8")
@@ -80,7 +80,7 @@ class ControlledRun:
 
     def end(self) -> tuple[int, str]:
         """Exit code and all that it said on standard error."""
-        finish(self.process)
+        wait_until(lambda: self.process.poll() is not None, what="the end of the run")
         return self.process.returncode, self.errors.read_text()
 
 

@@ -12,12 +12,13 @@ import av
 import numpy as np
 
 from tests.kit.control import PATTERN, running
-from tests.kit.harness import command, wait_until
+from tests.kit.harness import command, wait_until, worker_pids
 from tests.kit.places import CLIP, ROOT
 
 # So much later than the slowest frame in quiet times would be one that waited for somebody else: a source that does not
 # answer keeps its own decoder for 5 s, and closing, launching and loading take as long as they take.
 OUTLIER_MS = 1000
+QUICK_DRAIN = ("--set", "run.drain_seconds=2")
 
 
 def test_sources_come_go_wait_and_change_and_another_does_not_notice() -> None:
@@ -235,3 +236,49 @@ def test_watch_goes_with_a_file_alone(tmp_path: Path) -> None:
         with running(*words) as run:
             code, errors = run.end()
         assert code == 2 and errors.startswith("error: --watch goes with --config FILE") and errors.count("\n") == 1
+
+
+# -- decoders that come again, or do not go
+
+
+def test_what_was_asked_of_a_source_holds_for_the_decoder_that_takes_over() -> None:
+    with running(PATTERN, PATTERN, "--name", "door", "--name", "gate", "--realtime") as run:
+        run.wait_for("gate", "live")
+        run.say("set", "gate", "max_rate=1")
+        run.say("pause", "gate")
+        run.wait_for("gate", "paused")
+        pid = worker_pids(run.process.pid)["decode:gate"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: worker_pids(run.process.pid).get("decode:gate", pid) != pid, what="another decoder")
+        wait_until(lambda: run.signals("gate").count("paused") == 2, what="a pause that goes on")
+        before = len(run.frames("gate"))
+        run.say("resume", "gate")
+        run.wait_until_frames("gate", 15)
+        run.say("stop")
+        assert run.end()[0] == 0
+        after = run.frames("gate")[before:]
+    assert sum(line["status"] == "dropped" for line in after) > len(after) / 2
+
+
+def test_a_decoder_that_hangs_does_not_keep_its_source_from_leaving() -> None:
+    with running(PATTERN, PATTERN, "--name", "door", "--name", "gate", "--realtime", *QUICK_DRAIN) as run:
+        run.wait_for("gate", "live")
+        os.kill(worker_pids(run.process.pid)["decode:gate"], signal.SIGSTOP)
+        run.say("remove", "gate")
+        assert "decode:gate" not in worker_pids(run.process.pid)
+        run.say("add", PATTERN, "--name", "gate", "--realtime")
+        run.wait_for("gate", "live")
+        run.say("stop")
+        code, errors = run.end()
+    assert code == 0, errors
+    accounts = [line for line in errors.splitlines() if line.startswith("gate: ") and "captured" in line]
+    assert len(accounts) == 1 and accounts[0].endswith(" + 0 in flight"), accounts
+
+
+def test_a_source_that_cannot_be_opened_keeps_no_other_from_starting(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(CLIP.read_bytes()[:3000])
+    with running(CLIP, bad, "--max-frames", 5) as run:
+        code, errors = run.end()
+        assert len(run.frames(CLIP.stem)) == 5, errors
+    assert code == 3 and "bad.mp4 holds no frame that decodes" in errors
