@@ -3,6 +3,7 @@
 import time
 
 from pipeline.stages.deliver import Deliver
+from tests.kit.account import account
 from tests.kit.harness import json_lines, run_here
 
 
@@ -21,8 +22,8 @@ def test_what_the_network_computed_is_delivered_however_slow_delivery_is(tmp_pat
         "--jsonl", tmp_path / "r.jsonl"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = json_lines(tmp_path / "r.jsonl")
-    assert f"90 captured = {len(lines)} delivered + 0 without result + {90 - len(lines)} dropped" in done.stderr
-    places = {line.partition(" dropped at ")[2].partition(":")[0] for line in done.stderr.splitlines()} - {""}
-    assert places and places <= {"decode", "infer"}
+    page, lines = account(done.stderr), json_lines(tmp_path / "r.jsonl")
+    assert page.captured == 90 and page.dropped == 90 - page.delivered > 0 == page.failed == page.in_flight
+    assert [line["seq"] for line in lines] == list(range(90))
+    assert {line["stage"] for line in lines if line["status"] == "dropped"} <= {"decode", "gather"}
     assert len(slots) <= 2 + 4 + 1  # so few frames are on their way that none gets old

@@ -12,6 +12,7 @@ import av
 import pytest
 
 from pipeline.stages.track import Track
+from tests.kit.account import Account, account, accounts, frames_of
 from tests.kit.harness import (
     STAGES,
     Leftovers,
@@ -23,6 +24,7 @@ from tests.kit.harness import (
     stage_pids,
     start,
     wait_until,
+    worker_pids,
 )
 from tests.kit.places import CLIP
 
@@ -51,18 +53,41 @@ def assert_outputs_can_be_read(folder) -> None:
         assert sum(1 for _ in video.decode(video=0)) > 3
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_ends_the_run_cleanly(stage: str, tmp_path) -> None:
+@pytest.mark.parametrize("stage", [pytest.param("infer", marks=pytest.mark.thorough), "deliver"])
+def test_a_stage_that_is_killed_during_a_stop_ends_the_run_cleanly(stage: str, tmp_path) -> None:
+    """Nobody is started anew on the way to the end."""
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
-    assert set(pids) == set(STAGES)
+    os.kill(pids["postprocess"], signal.SIGSTOP)  # the stop cannot come to its end by itself
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "decode" not in stage_pids(process.pid), what="the end of the source")
     os.kill(pids[stage], signal.SIGKILL)
+    os.kill(pids["postprocess"], signal.SIGCONT)
     code, errors = finish(process)
     assert code == 4, errors
-    assert f"stage {stage} was killed by SIGKILL" in errors and "Traceback" not in errors
-    assert "in flight" in errors and " 0 in flight" in errors
+    assert f"stage {worker_of(stage)} was killed by SIGKILL" in errors and "Traceback" not in errors
+    assert account(errors).in_flight == 0 and errors.count("error:") == 1
     leftovers.assert_none(pids)
     assert_outputs_can_be_read(tmp_path)
+
+
+def worker_of(stage: str) -> str:
+    return "infer:0" if stage == "infer" else stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_before_the_start_ends_the_run_cleanly(stage: str, tmp_path) -> None:
+    leftovers = Leftovers()
+    process = start(PLACE, "--name", "place", "--engine", "eager", "--jsonl", tmp_path / "o.jsonl")
+    wait_until(lambda: set(stage_pids(process.pid)) == set(STAGES), what="workers")
+    pids = stage_pids(process.pid)
+    os.kill(pids[stage], signal.SIGKILL)
+    code, errors = finish(process)
+    worker = "decode:place" if stage == "decode" else worker_of(stage)
+    assert code == 4 and f"error: stage {worker} was killed by SIGKILL" in errors, errors
+    assert errors.count("error:") == 1 and "Traceback" not in errors
+    leftovers.assert_none(pids)
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
@@ -86,19 +111,6 @@ def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatc
     done = run_here(CLIP, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 4 and "error: stage track failed: KeyError" in done.stderr, done.stderr
     assert "dropped at run: lost when stage track failed" in done.stderr and " 0 in flight" in done.stderr
-
-
-@pytest.mark.parametrize("stage", ["infer", "deliver"])
-def test_a_frozen_stage_is_a_failed_stage(stage: str, tmp_path) -> None:
-    leftovers = Leftovers()
-    process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
-    os.kill(pids[stage], signal.SIGSTOP)
-    code, errors = finish(process)
-    assert code == 4, errors
-    assert f"error: stage {stage} was not heard for 3 s" in errors and errors.count("error:") == 1
-    assert " 0 in flight" in errors
-    leftovers.assert_none(pids)
-    assert json_lines(tmp_path / "o.jsonl")
 
 
 def test_a_stop_that_waits_for_a_frozen_stage_in_vain_names_it(tmp_path) -> None:
@@ -206,25 +218,49 @@ def test_stopping_a_live_source_is_its_normal_end(tmp_path) -> None:
     assert finish(process)[0] == 0
 
 
-# One generator for all, and one moment in each tenth of the time.
+@pytest.fixture(scope="module")
+def life_seconds(tmp_path_factory) -> float:
+    """How long the run below takes where nobody stops it."""
+    began = time.monotonic()
+    process = begin_two(tmp_path_factory.mktemp("life"))
+    assert finish(process, seconds=120)[0] == 0
+    return time.monotonic() - began
+
+
+def begin_two(folder) -> subprocess.Popen[str]:
+    """A recording, and a live source that ends by itself."""
+    live = "lavfi:testsrc2=size=160x120:rate=20:duration=3"
+    return start(
+        CLIP, live, "--name", "clip", "--name", "live", "--set", "sources.live.realtime=true", "--engine", "eager",
+        "--input", "128x96", "--out", folder / "{source}.mkv", "--jsonl", folder / "o.jsonl",
+    )  # fmt: skip
+
+
+# One generator for all, and as many moments in each third of the run's life; the first few are enough for every day.
 draw = random.Random(20260101).uniform
-MOMENTS = [draw(0.8 * tenth, 0.8 * (tenth + 1)) for tenth in range(10)]
+MOMENTS = [draw(place / 3, (place + 1) / 3) for _ in range(10) for place in range(3)]
+SOME = [pytest.param(moment, marks=[] if number < 3 else pytest.mark.thorough) for number, moment in enumerate(MOMENTS)]
 
 
-@pytest.mark.parametrize("seconds", MOMENTS)
-def test_ctrl_c_at_any_moment(seconds: float, tmp_path) -> None:
+@pytest.mark.parametrize("moment", SOME)
+def test_ctrl_c_at_any_moment(moment: float, life_seconds, tmp_path) -> None:
     leftovers = Leftovers()
-    process = start(CLIP, "--out", tmp_path / "o.mp4", "--jsonl", tmp_path / "o.jsonl")
-    time.sleep(seconds)
-    pids = stage_pids(process.pid)
+    process = begin_two(tmp_path)
+    time.sleep(moment * life_seconds)
+    pids = worker_pids(process.pid)
     process.send_signal(signal.SIGINT)
     code, errors = finish(process)
     assert code in (0, 130, -signal.SIGINT), errors  # -SIGINT: Python itself had not started yet
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors and "error:" not in errors, errors
     leftovers.assert_none(pids)
-    if (tmp_path / "o.jsonl").exists():
-        sequence = [line["seq"] for line in json_lines(tmp_path / "o.jsonl")]
-        assert sequence == list(range(len(sequence)))
+    told = accounts(errors)
+    for source in told:
+        seqs = [line["seq"] for line in frames_of(tmp_path / "o.jsonl", source)]
+        assert seqs == list(range(told[source].captured)) and told[source].in_flight == 0, errors
+    assert told.get("clip", Account(0, 0, 0, 0, 0)).dropped == 0
+    for path in tmp_path.glob("*.mkv"):
+        with av.open(str(path)) as video:
+            assert sum(1 for _ in video.decode(video=0)) == told[path.stem].delivered
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path) -> None:

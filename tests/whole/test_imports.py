@@ -15,13 +15,37 @@ ALLOWED = [
     ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
     ("pipeline.errors", set()),
     ("pipeline.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
-    ("pipeline.settings", {"configs.uri", "pipeline.errors"}),
+    ("pipeline.settings", {"configs.uri", "pipeline.errors", "pipeline.kinds"}),
+    ("pipeline.kinds", set()),
+    ("pipeline.fates", set()),
     ("pipeline.detections", set()),
     ("pipeline.geometry", set()),
-    ("pipeline.messages", set()),
-    ("pipeline.sharedmem", {"pipeline.messages"}),
-    ("pipeline.frame", {"pipeline.messages", "pipeline.detections", "pipeline.sharedmem"}),
-    ("pipeline.results", {"pipeline.detections"}),
+    ("pipeline.messages", {"pipeline.fates"}),
+    ("pipeline.sharedmem", {"pipeline.errors", "pipeline.messages"}),
+    ("pipeline.ledger", {"pipeline.fates", "pipeline.sharedmem"}),
+    ("pipeline.frame", {"pipeline.messages", "pipeline.detections", "pipeline.fates", "pipeline.sharedmem"}),
+    ("pipeline.results", {"pipeline.detections", "pipeline.fates", "pipeline.messages"}),
+    ("pipeline.order", {"pipeline.fates", "pipeline.frame", "pipeline.messages"}),
+    ("pipeline.plan", {"pipeline.messages", "pipeline.settings", "pipeline.stage"}),
+    ("pipeline.crew", {"pipeline.launch", "pipeline.plan"}),
+    (
+        "pipeline.reclaim",
+        {
+            *("pipeline.fates", "pipeline.frame", "pipeline.ledger", "pipeline.messages", "pipeline.plan"),
+            *("pipeline.sharedmem", "pipeline.stage"),
+        },
+    ),
+    (
+        "pipeline.lines",
+        {
+            *("pipeline.frame", "pipeline.ledger", "pipeline.messages", "pipeline.order", "pipeline.sharedmem"),
+            "pipeline.transport",
+        },
+    ),
+    (
+        "pipeline.outputs",
+        {"pipeline.errors", "pipeline.frame", "pipeline.messages", "pipeline.results", "pipeline.sinks"},
+    ),
     ("configs.folders", set()),
     ("configs.startup", {"configs.folders"}),
     ("configs.uri", set()),
@@ -41,7 +65,10 @@ ALLOWED = [
     ("pipeline.overlay", {"pipeline.results", "pipeline.detections", "cv2"}),
     (
         "pipeline.sinks",
-        {"configs.uri", "pipeline.sinks", "pipeline.results", "pipeline.detections", "pipeline.errors", "av", "cv2"},
+        {
+            *("configs.uri", "pipeline.sinks", "pipeline.results", "pipeline.detections", "pipeline.errors"),
+            *("pipeline.messages", "av", "cv2"),
+        },
     ),
     ("pipeline.stages.infer", {"pipeline", "models", "torch"}),
     ("pipeline.stages", {"pipeline"}),
@@ -120,7 +147,7 @@ def test_one_file_knows_zeromq() -> None:
     assert [module for module, path in modules() if "zmq" in imported(path)] == ["pipeline.transport"]
 
 
-@pytest.mark.parametrize("stage", ["decode", "track", "postprocess", "deliver"])
+@pytest.mark.parametrize("stage", ["decode", "gather", "track", "postprocess", "deliver"])
 def test_only_inference_loads_torch(stage: str) -> None:
     code = f"import pipeline.worker, pipeline.stages.{stage}"
     trace = subprocess.run(

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.kit.account import account
 from tests.kit.harness import STAGES, Leftovers, finish, json_lines, run, run_here, stage_pids, start, wait_until
 from tests.kit.places import CLIP
 
@@ -22,23 +23,11 @@ def from_file(tmp_path_factory):
 
 
 def boxes_by_seq(path) -> dict[int, list]:
+    """Of the frames with a result."""
     return {
-        line["seq"]: [(o["class"], o["score"], o["box_xyxy"]) for o in line["objects"]] for line in json_lines(path)
-    }
-
-
-def accounts(errors: str) -> dict[str, int]:
-    """The ledger line of the summary as numbers."""
-    line = next(line for line in errors.splitlines() if " captured = " in line)
-    words = line.split()
-    numbers = [int(word) for word in words if word.isdigit()]
-    captured, delivered, failed, dropped, in_flight = numbers
-    return {
-        "captured": captured,
-        "delivered": delivered,
-        "failed": failed,
-        "dropped": dropped,
-        "in_flight": in_flight,
+        line["seq"]: [(o["class"], o["score"], o["box_xyxy"]) for o in line["objects"]]
+        for line in json_lines(path)
+        if line["kind"] == "frame" and line["status"] == "ok"
     }
 
 
@@ -49,10 +38,10 @@ def test_a_camera_gives_the_same_boxes_as_the_file(rtsp_server, transport, from_
     server = rtsp_server(file=CLIP, speed=2)
     done = run(server.url, *ONCE, "--rtsp-transport", transport, "--jsonl", tmp_path / "r.jsonl")
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
-    ledger, camera = accounts(done.stderr), boxes_by_seq(tmp_path / "r.jsonl")
-    assert CLIP_FRAMES - 10 <= ledger["captured"] <= CLIP_FRAMES
-    assert ledger["captured"] == ledger["delivered"] + ledger["dropped"] and ledger["in_flight"] == 0
-    assert ledger["delivered"] == len(camera) >= CLIP_FRAMES // 2
+    ledger, camera = account(done.stderr), boxes_by_seq(tmp_path / "r.jsonl")
+    assert CLIP_FRAMES - 10 <= ledger.captured <= CLIP_FRAMES
+    assert ledger.captured == ledger.delivered + ledger.dropped and ledger.in_flight == 0
+    assert ledger.delivered == len(camera) >= CLIP_FRAMES // 2
     assert list(camera) == sorted(camera)
     assert camera == {seq: from_file[seq] for seq in camera}
 
@@ -64,8 +53,8 @@ def test_a_camera_with_a_password(rtsp_server, user, password, code, tmp_path) -
     assert done.returncode == code, done.stderr
     told = done.stdout + done.stderr
     if code == 0:  # a busy machine may drop one of the three
-        delivered = len(json_lines(tmp_path / "r.jsonl"))
-        assert accounts(done.stderr)["captured"] == 3 and delivered == accounts(done.stderr)["delivered"] > 0
+        delivered = len(boxes_by_seq(tmp_path / "r.jsonl"))
+        assert account(done.stderr).captured == 3 and delivered == account(done.stderr).delivered > 0
         told += (tmp_path / "r.jsonl").read_text()
     else:
         assert not (tmp_path / "r.jsonl").exists()
@@ -79,7 +68,7 @@ def test_a_camera_that_dies_is_a_failed_source_after_what_it_sent(play_server, t
     wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 3000, what="frames")
     server.kill()
     code, errors = finish(process)
-    assert code == 3 and accounts(errors)["in_flight"] == 0, errors
+    assert code == 3 and account(errors).in_flight == 0, errors
     leftovers.assert_none()
 
 
@@ -107,10 +96,12 @@ def test_a_camera_that_dies_and_comes_back_is_one_run(play_server, tmp_path) -> 
     grows(3000)
     process.send_signal(signal.SIGINT)
     code, errors = finish(process)
-    assert code == 0 and accounts(errors)["in_flight"] == 0, errors
+    assert code == 0 and account(errors).in_flight == 0, errors
     lines = json_lines(tmp_path / "r.jsonl")
-    assert [line["seq"] for line in lines] == sorted({line["seq"] for line in lines})
-    assert [line["pts_seconds"] for line in lines] == sorted({line["pts_seconds"] for line in lines})
+    frames = [line for line in lines if line["kind"] == "frame"]
+    assert [line["seq"] for line in frames] == list(range(account(errors).captured))
+    assert [line["pts_seconds"] for line in frames] == sorted({line["pts_seconds"] for line in frames})
+    assert [line["state"] for line in lines if line["kind"] == "signal"][:2] == ["lost", "live"]
 
 
 @pytest.fixture
@@ -155,4 +146,4 @@ def test_ctrl_c_on_a_camera_is_a_normal_end(play_server, tmp_path) -> None:
     wait_until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 3000, what="frames")
     process.send_signal(signal.SIGINT)
     code, errors = finish(process)
-    assert code == 0 and accounts(errors)["in_flight"] == 0, errors
+    assert code == 0 and account(errors).in_flight == 0, errors
