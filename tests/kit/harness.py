@@ -132,8 +132,8 @@ class Leftovers:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and (self._new_files() or self._alive(pids)):
             time.sleep(0.05)
-        assert not self._new_files(), "files were left behind"
-        assert not self._alive(pids), "processes were left behind"
+        assert not self._new_files(), f"left behind: {sorted(map(str, self._new_files()))}"
+        assert not self._alive(pids), f"left behind: {self._alive(pids)}"
 
     def _new_files(self) -> set[Path]:
         return self._files() - self._before
