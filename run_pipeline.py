@@ -30,7 +30,6 @@ def main() -> int:
 
             return ctl.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
-        cli.hide_secrets_from_process_list()
         from pipeline import preflight
 
         preflight.check(command.settings, command.config)

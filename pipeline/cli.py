@@ -138,10 +138,9 @@ def _name_of(uri: str) -> str:
 
 
 def hide_secrets_from_process_list() -> None:
-    """What `ps` shows of this process: its command line, each word as an error would show it. What it was started with
-    in its environment is shown no longer, once an address has taken something from there."""
+    """What `ps` shows of this process: its command line, each word as an error would show it."""
     words = [shown_text(word) for word in sys.argv]
-    if words != sys.argv or secrets.are_taken():
+    if words != sys.argv:
         from setproctitle import setproctitle
 
         setproctitle(" ".join([sys.executable, *words]))

@@ -236,7 +236,7 @@ def summary(state: RunState) -> list[RenderableType]:
         lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
         lines.append(_time_table(state))
     lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]
-    told = [*_outage_lines(state), *_restart_lines(state), *_written(state)]
+    told = [*_round_lines(state), *_outage_lines(state), *_restart_lines(state), *_written(state)]
     return lines + [Text(line) for line in told + _memory_lines(state)]
 
 
@@ -247,6 +247,21 @@ def _outage_lines(state: RunState) -> Iterator[str]:
         for outage in source.outages:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(outage.start_unix))
             yield f"  {outage.state} from {since} for {outage.end_unix - outage.start_unix:.1f} s: {outage.cause}"
+
+
+def _round_lines(state: RunState) -> Iterator[str]:
+    """How full the rounds were, where there could be more than one frame in one, and whether the age goal was kept."""
+    report = state.reports.get("gather")
+    if report is None:
+        return
+    figures = report.figures
+    if max(report.rounds, default=1) > 1:
+        sizes = ", ".join(f"{count} of {size}" for size, count in sorted(report.rounds.items()))
+        full = f"{100 * figures['full']:.0f} % full where arrivals allowed it"
+        yield f"rounds: {sizes}; {full}; lanes waited for fuller ones p95 {figures['window_p95_ms']:.1f} ms"
+    if "goal_is_kept" in figures:
+        kept = "kept" if figures["goal_is_kept"] else "missed"
+        yield f"queue.max_age_ms was {kept} at the end; {100 * figures['admitted']:.0f} % of live frames were let in"
 
 
 def _restart_lines(state: RunState) -> Iterator[str]:

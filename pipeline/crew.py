@@ -1,13 +1,28 @@
-"""The posts of a run: each a worker that should run, whether it does, and when it is started anew. Knows no message and
-no clock of its own.
+"""The posts of a run: each a worker that should run, whether it does, and when it is started anew.
+
+Starts them, speaks to them and buries them. Decides nothing: who is lost, and what becomes of the run then, is for the
+supervisor.
 """
 
+import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.launch import Launched
-from pipeline.plan import WorkerPlan
+from msgspec.structs import replace
+
+from pipeline import messages
+from pipeline.frame import to_parts
+from pipeline.house import House
+from pipeline.launch import Launched, ProcessWorker, ThreadWorker
+from pipeline.messages import Lost, control_name
+from pipeline.plan import Plan, WorkerPlan
+from pipeline.reclaim import reclaim
+from pipeline.runstate import RunState
+from pipeline.settings import Settings, SourceSettings
+from pipeline.stage import CHAIN, FRAMES
+from pipeline.worker import WorkerSpec
 
 # At once, but not more often than this; then ever more slowly.
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
@@ -15,9 +30,12 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 # Who dies so often in a row without ever having been ready does so for a reason that starting again will not change.
 HOPELESS_DEATHS = 5
 
-# starting: launched, not ready; ready: waits for the start; running; waiting: to be started anew; over: finished, or
-# down for good.
-PostState = Literal["starting", "ready", "running", "waiting", "over"]
+# How long a killed process may take to be gone, before it is looked at again later.
+KILL_SECONDS = 2.0
+
+# starting: launched, not ready; ready: waits for the start; running; dying: killed, not gone yet; waiting: to be
+# started anew; over: finished, or down for good.
+PostState = Literal["starting", "ready", "running", "dying", "waiting", "over"]
 
 
 class Restarts:
@@ -52,12 +70,14 @@ class Post:
 
     incarnation  of the process that runs, or of the next
     since        when it was launched last, or (waiting) when it is to be launched
+    how_lost     what it was lost by, the last time
     """
 
     plan: WorkerPlan
     state: PostState = "starting"
     incarnation: int = 0
     since: float = 0.0
+    how_lost: str = ""
     launched: Launched | None = None
     restarts: Restarts = field(default_factory=Restarts)
 
@@ -69,3 +89,109 @@ class Post:
     def is_alive(self) -> bool:
         """Whether there is something that runs, as far as we know."""
         return self.state in ("starting", "ready", "running")
+
+
+class Crew:
+    """All posts. Their states are changed here and by the supervisor."""
+
+    def __init__(self, settings: Settings, plan: Plan, house: House, state: RunState, threads: bool) -> None:
+        self.settings = settings
+        self.posts: dict[str, Post] = {}
+        self._plan, self._house, self._state, self._threads = plan, house, state, threads
+
+    # -- who is there
+
+    def running(self) -> list[Post]:
+        """All that are not over: a run ends when there are none."""
+        return [post for post in self.posts.values() if post.state != "over"]
+
+    def alive(self) -> list[Post]:
+        return [post for post in self.posts.values() if post.is_alive]
+
+    def decoders(self) -> list[Post]:
+        return [post for post in self.posts.values() if post.plan.source_id]
+
+    def decoder(self, source_id: str) -> Post:
+        return self.posts[f"{CHAIN[0]}:{source_id}"]
+
+    def of_stage(self, stage: str) -> list[Post]:
+        return [post for post in self.posts.values() if post.plan.stage == stage]
+
+    # -- starting
+
+    def launch_all(self) -> None:
+        for worker in sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage)):
+            self.launch(self.hire(worker))
+
+    def hire(self, worker: WorkerPlan) -> Post:
+        post = self.posts[worker.id] = Post(worker)
+        return post
+
+    def launch(self, post: Post) -> None:
+        post.state, post.since = "starting", time.monotonic()
+        self._state.statuses[post.id] = "starting"
+        spec = self._spec(post)
+        post.launched = ThreadWorker(spec, self._house.context) if self._threads else ProcessWorker(spec)
+
+    def _spec(self, post: Post) -> WorkerSpec:
+        """What a worker is told; each decoder knows its own source's address, and nobody else any."""
+        source = self._state.sources.get(post.plan.source_id)
+        own: dict[str, SourceSettings] = {post.plan.source_id: source.settings} if source else {}
+        is_alone = len(self._state.sources) == 1 and not self._state.started_at
+        return WorkerSpec(
+            plan=post.plan,
+            incarnation=post.incarnation,
+            is_patient=bool(source and not source.settings.required and not is_alone),
+            settings=replace(self.settings, sources=own),
+            endpoints=self._house.endpoints,
+            key=self._house.key,
+            pools=self._house.pool_specs,
+            ledger=self._house.ledger_spec,
+            numbers={worker.id: worker.number for worker in self._plan.workers.values() if not worker.source_id},
+            owns_process=not self._threads,
+        )
+
+    # -- speaking
+
+    def tell(self, word: messages.ToWorker, posts: Iterable[Post]) -> None:
+        for post in posts:
+            self._house.hub.send(control_name(post.id, post.incarnation), messages.encode(word))
+
+    def tell_running(self, word: messages.ToWorker, posts: Iterable[Post]) -> None:
+        """Others are told when they start."""
+        self.tell(word, [post for post in posts if post.state == "running"])
+
+    # -- burying
+
+    def kill(self, post: Post) -> bool:
+        """Whether it is gone: a process that waits for a disk may take its time."""
+        post.state = "dying"
+        assert post.launched
+        post.launched.kill()
+        return post.launched.join(KILL_SECONDS)
+
+    def reclaim(self, post: Post) -> None:
+        """What one that is gone had."""
+        places = {source.place: source_id for source_id, source in self._state.sources.items()}
+        goal = "deliver" if post.plan.stage == "deliver" else "track"
+        for frame in reclaim(post.plan, self._house.pools, self._house.ledger, places.get):
+            self._house.send(goal, to_parts(frame))
+        others = {"gather": "infer", "infer": "gather"}
+        if post.plan.stage in others:
+            self.tell_running(Lost(post.plan.number), self.of_stage(others[post.plan.stage]))
+
+    def still_has(self, post: Post) -> bool:
+        """Whether its process is there, or a frame of it on its way: then its place is nobody else's yet."""
+        is_over = post.launched is None or post.launched.join(0.0)
+        return not is_over or self._house.pools[FRAMES].leased(post.plan.first_slot, post.plan.slots) > 0
+
+    def end_all(self, patience_seconds: float) -> None:
+        """Those that are over, or all once the run has started, may take so long."""
+        deadline = time.monotonic() + patience_seconds
+        for post in self.posts.values():
+            patience = deadline - time.monotonic() if post.state == "over" or self._state.started_at else 0.0
+            if post.launched and not post.launched.join(max(0.0, patience)):
+                post.launched.kill()
+        for post in self.posts.values():
+            if post.launched:
+                post.launched.join(KILL_SECONDS)

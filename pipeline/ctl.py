@@ -40,7 +40,6 @@ def main(arguments: list[str]) -> int:
     """Raises UsageError for what is wrong or refused, StageError where no answer comes in time."""
     given = cli.read_line(_parser(), arguments)
     request = _REQUESTS[given.word](given)
-    cli.hide_secrets_from_process_list()
     run = control.find_run(getattr(given, "run", None))
     answer = control.tell(run, request)
     if isinstance(answer, control.Sources):

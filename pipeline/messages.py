@@ -217,7 +217,7 @@ class Report(msgspec.Struct, tag="report"):
     working             time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery
                         (deliver only)
     rounds              rounds by their size (gather only)
-    health              what was counted of the source (decode only), see pipeline.sources
+    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.rounds)
     outputs             by their name, once they were opened (deliver only)
     """
 
@@ -233,7 +233,7 @@ class Report(msgspec.Struct, tag="report"):
     latency: Quantiles
     recent_latency: Quantiles
     rounds: dict[int, int] = {}
-    health: dict[str, float] = {}
+    figures: dict[str, float] = {}
     outputs: dict[str, OutputCounts] = {}
     warnings: list[str] = []
 

@@ -82,7 +82,7 @@ class Meter:
 
     def __init__(self, owns_process: bool) -> None:
         self.is_over = False
-        self.health: Callable[[], dict[str, float]] = dict
+        self.figures: Callable[[], dict[str, float]] = dict
         self._owns_process = owns_process
         self._cpu_before = 0.0
         self._lock = threading.Lock()
@@ -158,7 +158,7 @@ class Meter:
                 latency=self._latency.quantiles(),
                 recent_latency=self._recent_latency.quantiles(),
                 rounds=dict(self._rounds),
-                health=self.health(),
+                figures=self.figures(),
                 outputs=dict(self._outputs),
                 warnings=self._warnings + tally_lines(self._tally, self.is_over),
             )

@@ -76,7 +76,7 @@ class Plan:
         """Name, slots, bytes."""
         frames = MOST_SOURCES * self.most_limits.of_source
         return [
-            (FRAMES, frames, LARGEST_FRAME_BYTES + LARGEST_INPUT_BYTES),
+            (FRAMES, frames, LARGEST_INPUT_BYTES + LARGEST_FRAME_BYTES * self._settings.deliver.has_pictures()),
             (HEATMAPS, self._settings.infer.processes * self._heat_slots, LARGEST_HEADS_BYTES),
         ]
 

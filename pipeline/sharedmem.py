@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import UsageError
 from pipeline.messages import Slot
 
 ALIGNMENT_BYTES = 4096
@@ -90,8 +91,15 @@ class Pool:
     """A mapped pool: slots as flat uint8 arrays, and their table. Workers are known by their numbers."""
 
     def __init__(self, spec: PoolSpec) -> None:
+        """Raises UsageError where there is no room for it among the process's addresses."""
         self.spec = spec
-        self._map = mmap.mmap(spec.fd, spec.size_bytes)
+        try:
+            self._map = mmap.mmap(spec.fd, spec.size_bytes)
+        except OSError as error:
+            wanted = f"{spec.size_bytes >> 30} GiB of addresses (not of memory)"
+            raise UsageError(
+                f"cannot map shared memory, {wanted}: {error.strerror}; is there a limit (ulimit -v)?"
+            ) from None
         self._table = np.ndarray(spec.slots, RECORD, self._map, spec.table_start_bytes)
         self._generations = self._table["generation"]
 

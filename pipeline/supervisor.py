@@ -1,39 +1,31 @@
-"""Starts the workers of the plan, watches over them, starts anew who is lost, and stops them. Knows no frame but those
-that it reclaims.
+"""Compares the plan with what runs: starts the workers, watches over them, starts anew who is lost, and stops them.
 
 A run goes: start all workers; when each is ready, let the decoders take their first frames; watch until the fate of
 each source's last frame is told. A stop (Ctrl-C, a closed window, no output left) lets frames on their way through for
-a bounded time. Whatever happens, no process, socket file or shared memory outlives `run`.
+a bounded time. How workers are started and buried is `crew`'s, what they live in `house`'s. Knows no frame.
 """
 
-import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import msgspec
 
 from pipeline import messages
-from pipeline.control import FOLDER_PREFIX, SOCKET, folder_for_runs
-from pipeline.crew import Post
+from pipeline.crew import KILL_SECONDS, Crew, Post
 from pipeline.desk import Check, Desk
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
 from pipeline.fates import UNHEARD, WORKER_LOST
 from pipeline.follow import Follower, Watched
-from pipeline.frame import Parts, to_parts
+from pipeline.frame import to_parts
 from pipeline.heartbeat import Heartbeats
-from pipeline.launch import ProcessWorker, ThreadWorker
-from pipeline.ledger import Ledger, LedgerSpec, create_ledger
+from pipeline.house import house, signals
 from pipeline.messages import (
     AskStop,
     Ended,
     EndOfStream,
     Failed,
     Finished,
-    Lost,
     Pause,
     Ready,
     Report,
@@ -45,18 +37,14 @@ from pipeline.messages import (
     StreamStart,
     control_name,
 )
-from pipeline.plan import Plan, WorkerPlan
-from pipeline.reclaim import reclaim
+from pipeline.plan import Plan
 from pipeline.runstate import RunState, SourceState
-from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
-from pipeline.sharedmem import Pool, PoolSpec, create_pool
+from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import has_no_end
-from pipeline.stage import CHAIN, FRAMES
-from pipeline.transport import POLL_SECONDS, Context, Hub, Replier, RunKey, Sender, Transport
-from pipeline.worker import WorkerSpec, stranger_line
+from pipeline.stage import CHAIN
+from pipeline.transport import POLL_SECONDS
+from pipeline.worker import stranger_line
 
-# A stop during the drain time ends in at most this much more.
-KILL_SECONDS = 2.0
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
 UNSTARTED_SECONDS = 0.3
 # Three reports missed: such a stage is what a stop waits for in vain.
@@ -79,9 +67,9 @@ class Supervisor:
         self._settings = settings
         self._watcher = watcher
         self._waits = self._may_always_wait = watched is not None
+        self._threads = settings.run.placement == "threads"
         self._plan = Plan(settings)
         self.state = RunState(launched_at=time.monotonic())
-        self._posts: dict[str, Post] = {}
         self._heartbeats = Heartbeats()
         self._stop_signals = 0
         self._stopping = False
@@ -92,103 +80,62 @@ class Supervisor:
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
-        self._threads = self._settings.run.placement == "threads"
-        with (
-            _signals(self._on_signal),
-            _endpoints(self._threads) as self._endpoints,
-            _memory(self._plan.pools) as (self._pool_specs, self._ledger_spec),
-        ):
-            self._context = Context()
-            self._key = None if self._threads else RunKey.new()
-            self._transport = Transport(self._context, self._key)
-            self._pools = {spec.name: Pool(spec) for spec in self._pool_specs}
-            self.state.book = Ledger(self._ledger_spec)
+        with signals(self._on_signal), house(self._plan.pools, self._threads) as self._house:
+            self._crew = Crew(self._settings, self._plan, self._house, self.state, self._threads)
+            self.state.book = self._house.ledger
             try:
-                self._hub: Hub = self._transport.hub(f"{self._endpoints}/control")
-                replier = None if self._threads else self._transport.replier(f"{self._endpoints}/{SOCKET}")
-                self._senders: dict[str, Sender] = {}
-                self._launch_all()
-                self._watch(replier)
+                self._launch()
+                self._watch()
                 self.state.ended_at = time.monotonic()
             finally:
-                self._end_all()
-                self._transport.close()
-                if not self._threads or not self._running():
-                    self._context.term()
+                self._crew.end_all(KILL_SECONDS)
+                while self._listen(0.0):
+                    pass
+            is_empty = not self._threads or not self._crew.running()
+        if is_empty:
+            self._house.context.term()
         self._settle()
         return self.state
 
-    # -- starting
-
-    def _launch_all(self) -> None:
+    def _launch(self) -> None:
         for source_id, settings in self._settings.sources.items():
             place = self._plan.workers[f"{CHAIN[0]}:{source_id}"].place
             self.state.sources[source_id] = SourceState(settings, place)
-        for worker in sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage)):
-            self._posts[worker.id] = Post(worker)
-            self._launch(self._posts[worker.id])
+        self._crew.launch_all()
         self._deadline = time.monotonic() + self._settings.run.start_seconds
-
-    def _launch(self, post: Post) -> None:
-        post.state, post.since = "starting", time.monotonic()
-        self.state.statuses[post.id] = "starting"
-        spec = self._spec(post)
-        post.launched = ThreadWorker(spec, self._context) if self._threads else ProcessWorker(spec)
-
-    def _spec(self, post: Post) -> WorkerSpec:
-        """What a worker is told; each decoder knows its own source's address, and nobody else any."""
-        source = self.state.sources.get(post.plan.source_id)
-        own = {post.plan.source_id: source.settings} if source else {}
-        is_alone = len(self.state.sources) == 1 and not self.state.started_at
-        return WorkerSpec(
-            plan=post.plan,
-            incarnation=post.incarnation,
-            is_patient=bool(source and not source.settings.required and not is_alone),
-            settings=msgspec.structs.replace(self._settings, sources=own),
-            endpoints=self._endpoints,
-            key=self._key,
-            pools=self._pool_specs,
-            ledger=self._ledger_spec,
-            numbers={worker.id: worker.number for worker in self._plan.workers.values() if not worker.source_id},
-            owns_process=not self._threads,
-        )
 
     # -- watching
 
-    def _watch(self, replier: Replier | None) -> None:
-        while self._running():
+    def _watch(self) -> None:
+        while self._crew.running():
             self._listen(POLL_SECONDS)
             while self._listen(0.0):
                 pass
-            if replier:
-                self._desk.serve(replier)
+            if self._house.replier:
+                self._desk.serve(self._house.replier)
             if self._follower and self.state.started_at and not self._stopping:
                 self._follower.look(time.monotonic())
-            for queue in self._transport.refused():
+            for queue in self._house.transport.refused():
                 self.state.count(stranger_line(queue))
+            self._check_start()
             self._check_deaths()
             self._check_silence()
             self._check_restarts()
             self._check_signals()
             self._check_leaving()
             self._check_end()
-            self._check_start()
             if time.monotonic() > self._deadline:
                 self._give_up()
                 return
             self._watcher(self.state)
 
-    def _running(self) -> list[Post]:
-        """All that are not over: a run ends when there are none."""
-        return [post for post in self._posts.values() if post.state != "over"]
-
     def _listen(self, timeout_seconds: float) -> bool:
         """Hear one message; whether there was one. What is none is the failure of the worker who sent it."""
-        heard = self._hub.receive(timeout_seconds)
+        heard = self._house.hub.receive(timeout_seconds)
         if heard is None:
             return False
         name, body = heard
-        post = self._posts.get(name.rpartition("#")[0])
+        post = self._crew.posts.get(name.rpartition("#")[0])
         if post is None:
             self.state.count("queue control: messages from no stage of this run, dropped")
         elif name == control_name(post.id, post.incarnation) and post.is_alive:  # of the dead we hear nothing more
@@ -233,14 +180,16 @@ class Supervisor:
             self._start(post)
 
     def _check_start(self) -> None:
-        """When all are ready but those that are over already (a source that could not be opened), all begin."""
-        posts = self._posts.values()
-        if self.state.started_at or self._stopping or any(post.state == "starting" for post in posts):
+        """When all are ready; a source that could not be opened keeps none of the others waiting."""
+        posts = self._crew.posts.values()
+        waiting = [p for p in posts if p.state == "starting" or (p.state == "over" and not p.plan.source_id)]
+        if self.state.started_at or self._stopping or not self.state.model or waiting:
             return
         self._deadline = float("inf")
         self.state.started_at = time.monotonic()
-        for post in [post for post in posts if post.state == "ready"]:
-            self._start(post)
+        for post in posts:
+            if post.state == "ready":
+                self._start(post)
 
     def _start(self, post: Post) -> None:
         assert self.state.model
@@ -250,10 +199,10 @@ class Supervisor:
         is_anew = post.incarnation and post.plan.stage in ("gather", "postprocess", "track", "deliver")
         told = [word for source in self.state.sources.values() for word in source.told()] if is_anew else []
         limits = self._plan.limits(self.state.model)
-        self._tell(Start(self.state.model, limits, told), post)
+        self._crew.tell(Start(self.state.model, limits, told), [post])
         source = self.state.sources.get(post.plan.source_id)
         if self._is_ending or (source and (self._stopping or source.is_leaving)):
-            self._tell(Stop(), post)
+            self._crew.tell(Stop(), [post])
         elif source:
             self._tell_wishes(source, post)
 
@@ -274,13 +223,12 @@ class Supervisor:
 
     def _check_end(self) -> None:
         """When all sources are done, the others are told to stop, unless there may be more."""
-        decoding = [post for post in self._posts.values() if post.plan.source_id and post.state != "over"]
+        decoding = [post for post in self._crew.decoders() if post.state != "over"]
         is_done = all(source.is_done for source in self.state.sources.values())
         may_end = self._stopping or not (self._waits or any(s.is_leaving for s in self.state.sources.values()))
         if is_done and may_end and not decoding and not self._is_ending:
             self._is_ending = self._stopping = True
-            for post in self._running():
-                self._tell(Stop(), post)
+            self._crew.tell(Stop(), self._crew.running())
 
     # -- sources that come and go
 
@@ -296,61 +244,53 @@ class Supervisor:
         """One more source; its decoder waits for it if it cannot be opened."""
         worker = self._plan.add_source(source_id)
         self.state.sources[source_id] = SourceState(settings, worker.place)
-        self._posts[worker.id] = Post(worker)
         self._waits = self._may_always_wait
-        self._launch(self._posts[worker.id])
+        self._crew.launch(self._crew.hire(worker))
 
     def remove(self, source_id: str) -> None:
         """Its decoder takes no more frames; those on their way still arrive, and then it is forgotten."""
-        source, post = self.state.sources[source_id], self._decoder(source_id)
+        source, post = self.state.sources[source_id], self._crew.decoder(source_id)
         patience_seconds = self._settings.run.drain_seconds + source.settings.open_timeout_seconds
         source.leave_until = source.leave_until or time.monotonic() + patience_seconds
         source.since_unix = time.time()
         if post.is_alive:
-            self._tell(Stop(), post)
+            self._crew.tell(Stop(), [post])
         elif post.state == "waiting":
             self._end_for(post)
 
     def hold(self, source_id: str, paused: bool) -> None:
         self.state.sources[source_id].paused = paused
-        self._tell_if_running(Pause(paused), self._decoder(source_id))
+        self._crew.tell_running(Pause(paused), [self._crew.decoder(source_id)])
 
     def tune(self, source_id: str, changes: Retune) -> None:
         source = self.state.sources[source_id]
         source.tuning = merged(source.tuning, changes)
-        self._tell_if_running(source.tuning, self._decoder(source_id))
+        self._crew.tell_running(source.tuning, [self._crew.decoder(source_id)])
 
     def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None:
         """For sources that come from now on."""
         infer = msgspec.structs.replace(self._settings.infer, score_threshold=score_threshold)
         postprocess = msgspec.structs.replace(self._settings.postprocess, classes=classes)
         self._settings = msgspec.structs.replace(self._settings, infer=infer, postprocess=postprocess)
+        self._crew.settings = self._settings
 
     def stop(self) -> None:
         self._stop_signals = max(self._stop_signals, 1)
 
-    def _decoder(self, source_id: str) -> Post:
-        return self._posts[f"{CHAIN[0]}:{source_id}"]
-
-    def _tell_if_running(self, word: messages.ToWorker, post: Post) -> None:
-        """Others are told when they start."""
-        if post.state == "running":
-            self._tell(word, post)
-
     def _tell_wishes(self, source: SourceState, post: Post) -> None:
         if source.tuning:
-            self._tell(source.tuning, post)
+            self._crew.tell(source.tuning, [post])
         if source.paused:
-            self._tell(Pause(True), post)
+            self._crew.tell(Pause(True), [post])
 
     def _check_leaving(self) -> None:
         for source_id, source in list(self.state.sources.items()):
-            if source.leave_until is None:
+            if source.leave_until is None or self._stopping:
                 continue
-            post = self._decoder(source_id)
+            post = self._crew.decoder(source_id)
             if time.monotonic() > source.leave_until:
                 self._make_leave(post)
-            if source.is_done and post.state == "over" and not self._still_has(post):
+            if source.is_done and post.state == "over" and not self._crew.still_has(post):
                 self._forget(source_id)
 
     def _make_leave(self, post: Post) -> None:
@@ -359,13 +299,8 @@ class Supervisor:
         elif post.launched:
             post.launched.kill()
 
-    def _still_has(self, post: Post) -> bool:
-        """Whether its process is there, or a frame of it on its way: then its place is nobody else's yet."""
-        is_over = post.launched is None or post.launched.join(0.0)
-        return not is_over or self._pools[FRAMES].leased(post.plan.first_slot, post.plan.slots) > 0
-
     def _forget(self, source_id: str) -> None:
-        post = self._posts.pop(f"{CHAIN[0]}:{source_id}")
+        post = self._crew.posts.pop(f"{CHAIN[0]}:{source_id}")
         place = self.state.forget(source_id, post.id).place
         self._heartbeats.forget(post.id)
         self._plan.remove_source(source_id)
@@ -393,7 +328,7 @@ class Supervisor:
         return not self.state.started_at or self._threads or self._stopping
 
     def _check_deaths(self) -> None:
-        for post in [post for post in self._posts.values() if post.is_alive]:
+        for post in self._crew.alive():
             death = post.launched.death() if post.launched else None
             # What it said before its end may still be on its way to us: hear it first.
             if death and not self._listen(0.0) and post.is_alive:
@@ -406,7 +341,7 @@ class Supervisor:
         now = time.monotonic()
         self._heartbeats.look(now)
         limit, start_limit = self._settings.run.silent_seconds, self._settings.run.start_seconds
-        for post in [post for post in self._posts.values() if post.is_alive]:
+        for post in self._crew.alive():
             if post.state == "running" and self._heartbeats.silence(post.id) >= limit:
                 self._lose(post, f"was not heard for {limit:g} s, it hangs or was stopped")
             elif post.state == "starting" and now - post.since > start_limit:
@@ -428,49 +363,36 @@ class Supervisor:
             self._replace(post, f"stage {post.id} {how}")
 
     def _replace(self, post: Post, how: str) -> None:
-        """What it had is reclaimed, and it is started anew: at once, later, or never."""
-        assert post.launched
-        post.launched.kill()
-        post.launched.join(KILL_SECONDS)
-        self._reclaim(post.plan)
+        """It is ended, and once it is gone what it had is reclaimed, and it is started anew."""
+        self.state.statuses[post.id] = "lost, to be started anew"
+        post.how_lost = how
+        if self._crew.kill(post):
+            self._bury(post)
+
+    def _bury(self, post: Post) -> None:
+        self._crew.reclaim(post)
         source = self.state.sources.get(post.plan.source_id)
         if source and source.is_leaving:
             self._end_for(post)
             return
         wait_seconds = post.restarts.died(time.monotonic())
         if wait_seconds is None:
-            self._write_off(post, how)
+            self._write_off(post)
             return
+        self.state.count(f"{post.how_lost}; it was started anew")
         self.state.restarts[post.id] = post.restarts.count
-        self.state.count(f"{how}; it was started anew")
         post.state, post.since = "waiting", time.monotonic() + wait_seconds
         post.incarnation += 1
-        self.state.statuses[post.id] = "lost, to be started anew"
 
-    def _reclaim(self, worker: WorkerPlan) -> None:
-        places = {source.place: source_id for source_id, source in self.state.sources.items()}
-        goal = "deliver" if worker.stage == "deliver" else "track"
-        assert self.state.book
-        for frame in reclaim(worker, self._pools, self.state.book, places.get):
-            self._send(goal, to_parts(frame))
-        for post in self._posts.values():
-            if {worker.stage, post.plan.stage} == {"gather", "infer"} and post.state == "running":
-                self._tell(Lost(worker.number), post)
-
-    def _send(self, worker: str, parts: Parts) -> None:
-        if worker not in self._senders:
-            self._senders[worker] = self._transport.sender(f"{self._endpoints}/{worker}")
-        self._senders[worker].send(parts, given_up=lambda: True)
-
-    def _write_off(self, post: Post, how: str) -> None:
+    def _write_off(self, post: Post) -> None:
         """It is down for good. With the last of its stage the run is over; with a decoder only its source."""
         post.state = "over"
         self.state.statuses[post.id] = "down for good"
-        problem = StageError(f"{how}, again and again; it is not started any more")
+        problem = StageError(f"{post.how_lost}, again and again; it is not started any more")
         if post.plan.source_id:
             self.state.problems.append(problem)
             self._end_for(post)
-        elif all(other.state == "over" for other in self._posts.values() if other.plan.stage == post.plan.stage):
+        elif all(other.state == "over" for other in self._crew.of_stage(post.plan.stage)):
             self._fail(problem)
         else:
             self.state.problems.append(problem)
@@ -484,16 +406,18 @@ class Supervisor:
         source.is_done = not captured and not source.heard()
         source.hear(end)
         if not source.is_done:
-            self._send("gather", to_parts(end))
+            self._house.send("gather", to_parts(end))
 
     def _check_restarts(self) -> None:
         now = time.monotonic()
-        for post in self._posts.values():
-            if post.state == "waiting" and self._stopping:
+        for post in self._crew.running():
+            if post.state in ("waiting", "dying") and self._stopping:
                 post.state = "over"
                 self._lose_frames(f"lost when stage {post.id} was lost")
+            elif post.state == "dying" and post.launched and post.launched.death():
+                self._bury(post)
             elif post.state == "waiting" and now >= post.since:
-                self._launch(post)
+                self._crew.launch(post)
 
     def _lose_frames(self, why: str) -> None:
         """Those that will not arrive; the first trouble is the reason, what follows is its consequence."""
@@ -516,9 +440,6 @@ class Supervisor:
         else:
             self._stop_signals += 1
 
-    def _tell(self, word: messages.ToWorker, post: Post) -> None:
-        self._hub.send(control_name(post.id, post.incarnation), messages.encode(word))
-
     def _stop_sources(self) -> None:
         """Take no more frames; the ends of the streams then flow through all stages."""
         if self._stopping:
@@ -526,9 +447,7 @@ class Supervisor:
         self._stopping = True
         self.state.endless = all(has_no_end(source.settings) for source in self.state.sources.values())
         self._deadline = min(self._deadline, time.monotonic() + self._settings.run.drain_seconds)
-        for post in self._posts.values():
-            if post.plan.source_id and post.is_alive:
-                self._tell(Stop(), post)
+        self._crew.tell(Stop(), [post for post in self._crew.decoders() if post.is_alive])
 
     def _fail(self, problem: CenterStreamError) -> None:
         """A stage is lost: the others finish with what they have, for there may be no end of stream to come."""
@@ -536,12 +455,11 @@ class Supervisor:
         self._stopping = self._is_ending = True
         patience_seconds = self._settings.run.drain_seconds if self.state.started_at else UNSTARTED_SECONDS
         self._deadline = min(self._deadline, time.monotonic() + patience_seconds)
-        for post in self._running():
-            self._tell(Stop(), post)
+        self._crew.tell(Stop(), self._crew.running())
 
     def _give_up(self) -> None:
         """The time is over: those who are still at it are ended."""
-        waiting_for = ", ".join(post.id for post in self._running())
+        waiting_for = ", ".join(post.id for post in self._crew.running())
         if not self._stopping:
             seconds = self._settings.run.start_seconds
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
@@ -550,27 +468,14 @@ class Supervisor:
             self._blame_silent()
             self._lose_frames(f"not delivered within {self._settings.run.drain_seconds:g} s of the stop")
         self._lose_frames("the run was ended before it was delivered")
-        for post in self._running():
-            self._tell(Stop(), post)
+        self._crew.tell(Stop(), self._crew.running())
 
     def _blame_silent(self) -> None:
         """A stage that says nothing is a problem; one that is merely slow is not."""
-        for post in self._running():
+        for post in self._crew.running():
             if (seconds := self._heartbeats.silence(post.id)) >= QUIET_SECONDS:
                 text = f"stage {post.id} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
                 self.state.problems.append(StageError(text))
-
-    def _end_all(self) -> None:
-        deadline = time.monotonic() + KILL_SECONDS
-        for post in self._posts.values():
-            patience = deadline - time.monotonic() if post.state == "over" or self.state.started_at else 0.0
-            if post.launched and not post.launched.join(max(0.0, patience)):
-                post.launched.kill()
-        for post in self._posts.values():
-            if post.launched:
-                post.launched.join(KILL_SECONDS)
-        while self._listen(0.0):
-            pass
 
     def _settle(self) -> None:
         """What was lost of a recording is a failure; a live source goes on without it."""
@@ -595,52 +500,3 @@ def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:
     if detail:
         error.add_note(detail)
     return error
-
-
-@contextmanager
-def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal are counted, not raised, so that they cannot break in anywhere."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup a run outlives its terminal
-        numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, lambda number, _: on_signal(number)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _endpoints(threads: bool) -> Iterator[str]:
-    """The prefix of all queues' names: for processes, socket files in a folder that only this user can enter."""
-    if threads:
-        yield "inproc://centerstream"
-        return
-    try:
-        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=folder_for_runs())
-    except OSError as error:
-        raise UsageError(f"no folder for temporary files can be written ({error.strerror}); set TMPDIR") from None
-    try:
-        yield "ipc://" + folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _memory(sizes: list[tuple[str, int, int]]) -> Iterator[tuple[list[PoolSpec], LedgerSpec]]:
-    fds: list[int] = []
-    try:
-        pools = []
-        for name, slots, slot_bytes in sizes:
-            pools.append(create_pool(name, slots, slot_bytes))
-            fds.append(pools[-1].fd)
-        ledger = create_ledger(MOST_SOURCES)
-        fds.append(ledger.fd)
-    except OSError as error:
-        raise UsageError(f"cannot reserve shared memory: {error.strerror}") from None
-    try:
-        yield pools, ledger
-    finally:
-        for fd in fds:
-            os.close(fd)

@@ -82,8 +82,6 @@ class Worker:
         self._to_say: deque[messages.FromWorker] = deque()
         self.orphaned = False
         self._meter = Meter(spec.owns_process)
-        self._pools = {pool.name: Pool(pool) for pool in spec.pools}
-        self._ledger = Ledger(spec.ledger)
         self._lanes = Lanes()
         self._stage: Stage | None = None
         self._depth: Callable[[], int] = lambda: 0
@@ -92,6 +90,8 @@ class Worker:
 
     def run(self) -> None:
         try:
+            self._pools = {pool.name: Pool(pool) for pool in self._spec.pools}
+            self._ledger = Ledger(self._spec.ledger)
             stage = self._stage = stage_class(self._plan.stage)(self._make_kit())
             self._connect(stage)
             model = stage.prepare()

@@ -75,7 +75,7 @@ class Decode(SourceStage):
         self.kit.tell("opening the source")
         self._offset_seconds = None
         source = open_source(self._settings, self.kit.source_id, self._interrupted, patiently=self.kit.is_patient)
-        self.kit.meter.health = lambda: figures_of(source.health)
+        self.kit.meter.figures = lambda: figures_of(source.health)
         return source
 
     def begin(self, start: Start) -> None:

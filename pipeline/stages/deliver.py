@@ -132,6 +132,8 @@ class Deliver(Stage):
 
     def _open(self, name: str, kind: str, path: str, source_id: str) -> Output:
         rate = self._source(source_id).frames_per_second
+        if kind == "video" and not path.endswith(".mkv") and not self._source(source_id).may_wait:
+            self.kit.meter.warn(f"{name}: a recording without end belongs into .mkv; others keep an index in memory")
         target = Target(path, rate, goes_on=self.kit.incarnation > 0 or name in self._written)
         self._written.add(name)
         counts = self.kit.meter.output(name, path)

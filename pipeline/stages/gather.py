@@ -38,6 +38,12 @@ class Gather(QueueStage):
         max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
         self._rounds: Rounds[Frame] = Rounds(limits.round, limits.waiting, max_age_ns)
         self._rounds.lanes = limits.lanes * self.kit.settings.infer.processes
+        self.kit.meter.figures = self._figures
+
+    def _figures(self) -> dict[str, float]:
+        told = self._rounds.figures
+        figures = {"full": told.full, "window_p95_ms": told.window_p95_ns / 1e6, "admitted": told.admitted}
+        return figures if told.goal_is_kept is None else figures | {"goal_is_kept": float(told.goal_is_kept)}
 
     @property
     def depth(self) -> int:

@@ -4,12 +4,11 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kit.harness import command, finish, json_lines, wait_until
+from tests.kit.harness import command, json_lines, wait_until
 
 # Little work, so that what is looked at is who waits for whom.
 LIGHT = ("--set", "infer.engine=eager", "--input", "128x128", "--set", "queue.capacity=8")
@@ -22,13 +21,13 @@ class ControlledRun:
     def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ctl", dir="/tmp"))
         self.env = os.environ | {"TMPDIR": str(self.folder)} | (env or {})
-        self.lines = self.folder / "lines.jsonl"
+        self.lines, self.told, self.errors = (self.folder / name for name in ("lines.jsonl", "told", "errors"))
         self.process = subprocess.Popen(
             command(
                 *(str(word).replace("FOLDER", str(self.folder)) for word in arguments), "--jsonl", self.lines, *LIGHT
             ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=self.told.open("w"),
+            stderr=self.errors.open("w"),
             text=True,
             process_group=0,
             env=self.env,
@@ -54,7 +53,7 @@ class ControlledRun:
 
     def wait_for(self, source_id: str, state: str, seconds: float = 60) -> None:
         def is_so() -> bool:
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.poll() is None, self.errors.read_text()
             done = self.ctl("list")
             return any(line.startswith(source_id) and f"  {state}" in line for line in done.stdout.splitlines())
 
@@ -64,6 +63,11 @@ class ControlledRun:
         """Until so many more of its frames have been written."""
         before = len(self.frames(source_id))
         wait_until(lambda: len(self.frames(source_id)) >= before + more, seconds, f"{more} frames of {source_id}")
+
+    def wait_for_error(self, said: str, seconds: float = 60) -> str:
+        """The line on standard error that says it."""
+        wait_until(lambda: said in self.errors.read_text(), seconds, f"the words {said!r}")
+        return next(line for line in self.errors.read_text().splitlines() if said in line)
 
     def frames(self, source_id: str) -> list[dict]:
         if not self.lines.exists():
@@ -76,7 +80,8 @@ class ControlledRun:
 
     def end(self) -> tuple[int, str]:
         """Exit code and all that it said on standard error."""
-        return finish(self.process)
+        wait_until(lambda: self.process.poll() is not None, what="the end of the run")
+        return self.process.returncode, self.errors.read_text()
 
 
 def _cells(line: str, lines: list[str], titles: list[str], starts: list[int]) -> dict[str, str]:
@@ -97,6 +102,5 @@ def running(*arguments: object, env: dict[str, str] | None = None) -> Iterator[C
     finally:
         if run.process.poll() is None:
             run.process.kill()
-            run.process.communicate()
-            time.sleep(0.1)
+            run.process.wait()
         shutil.rmtree(run.folder, ignore_errors=True)

@@ -22,9 +22,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / "run_pipeline.py"), *map(str, arguments)]
 
 
-def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """The command to its end, with its output as text."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout)
+def run(*arguments: object, timeout: float = 120, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """The command to its end, with its output as text; `before` it, another that runs it."""
+    return subprocess.run([*before, *command(*arguments)], capture_output=True, text=True, timeout=timeout)
 
 
 def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,12 +12,13 @@ import av
 import numpy as np
 
 from tests.kit.control import PATTERN, running
-from tests.kit.harness import command
+from tests.kit.harness import command, wait_until, worker_pids
 from tests.kit.places import CLIP, ROOT
 
 # So much later than the slowest frame in quiet times would be one that waited for somebody else: a source that does not
 # answer keeps its own decoder for 5 s, and closing, launching and loading take as long as they take.
 OUTLIER_MS = 1000
+QUICK_DRAIN = ("--set", "run.drain_seconds=2")
 
 
 def test_sources_come_go_wait_and_change_and_another_does_not_notice() -> None:
@@ -155,3 +156,129 @@ def test_a_word_to_nobody_is_one_line() -> None:
         done.stderr.startswith("error: no run of yours listens under /dev/shm (TMPDIR)")
         and done.stderr.count("\n") == 1
     )
+
+
+# -- a file that is followed
+
+
+def write(path: Path, sources: dict[str, str], more: str = "") -> None:
+    text = "".join(f"  {name}: {{uri: '{PATTERN}', realtime: true{rest}}}\n" for name, rest in sources.items())
+    path.write_text(f"sources:\n{text or '  {}'}\n{more}")
+
+
+def test_a_run_follows_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    write(file, {"door": "", "gate": ""})
+    with running("--config", file, "--watch") as run:
+        run.wait_for("door", "live")
+        run.wait_for("gate", "live")
+        write(file, {"door": "", "gate": ", max_rate: 1", "yard": ""})
+        run.wait_for("yard", "live")
+        wait_until(lambda: any(line["status"] == "dropped" for line in run.frames("gate")), what="a lower rate")
+        write(file, {"door": "", "gate": ", max_rate: 1, max_frames: 5", "yard": ""})  # opened anew
+        wait_until(lambda: [f["seq"] for f in run.frames("gate")].count(0) == 2, what="gate from its beginning")
+        write(file, {"door": ""}, "infer: {score_threshold: 0.99}\n")
+        wait_until(lambda: list(run.rows()) == ["door"], what="one source")
+        write(file, {})
+        wait_until(lambda: not run.rows(), what="no source")
+        write(file, {"door": ""})
+        run.wait_for("door", "live")
+        run.say("stop")
+        code, errors = run.end()
+        seqs = [line["seq"] for line in run.frames("door")]
+    assert code == 0, errors
+    life = seqs.index(0, 1)
+    assert seqs == [*range(life), *range(len(seqs) - life)]
+    assert "warning" not in errors
+
+
+def test_a_followed_file_that_is_wrong_is_a_warning_and_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    write(file, {"door": ""})
+    with running("--config", file, "--watch") as run:
+        run.wait_for("door", "live")
+        for text, said in (
+            ("sources: {door: {uri: [}}", "not valid YAML"),
+            (f"sources: {{gate: {{uri: '{PATTERN}', fps: 3}}}}", "sources.gate.fps: no such key"),
+            ("sources: {gate: {uri: nosuch.mp4}}", "nosuch.mp4: no such file"),
+            (f"sources: {{gate: {{uri: '{PATTERN}'}}}}\npostprocess: {{classes: [persn]}}", "knows no 'persn'"),
+        ):
+            file.write_text(text)
+            warned = run.wait_for_error(said)
+            assert warned.startswith("warning: ") and warned.endswith("; nothing was changed"), warned
+            assert "my.yaml" in warned
+        file.unlink()
+        run.wait_for_error("No such file or directory; nothing was changed")
+        assert list(run.rows()) == ["door"]
+        write(file, {"door": ""}, "track: {new_score: 0.6}\nqueue: {policy: block}\n")
+        warned = run.wait_for_error("takes effect when the run is started anew")
+        assert "my.yaml: track.new_score, queue.policy changed" in warned
+        run.wait_until_frames("door", 3)
+        run.say("stop")
+        assert run.end()[0] == 0
+
+
+def test_a_run_that_follows_an_empty_file_waits_for_sources(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("infer: {score_threshold: 0.5}\n")
+    with running("--config", file, "--watch") as run:
+        run.wait_for_error("ready after")
+        write(file, {"door": ""})
+        run.wait_for("door", "live")
+        run.say("stop")
+        assert run.end()[0] == 0
+
+
+def test_watch_goes_with_a_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    write(file, {"door": ""})
+    for words in (["--watch", CLIP], ["--watch", CLIP, "--config", file]):
+        with running(*words) as run:
+            code, errors = run.end()
+        assert code == 2 and errors.startswith("error: --watch goes with --config FILE") and errors.count("\n") == 1
+
+
+# -- decoders that come again, or do not go
+
+
+def test_what_was_asked_of_a_source_holds_for_the_decoder_that_takes_over() -> None:
+    with running(PATTERN, PATTERN, "--name", "door", "--name", "gate", "--realtime") as run:
+        run.wait_for("gate", "live")
+        run.say("set", "gate", "max_rate=1")
+        run.say("pause", "gate")
+        run.wait_for("gate", "paused")
+        pid = worker_pids(run.process.pid)["decode:gate"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: worker_pids(run.process.pid).get("decode:gate", pid) != pid, what="another decoder")
+        wait_until(lambda: run.signals("gate").count("paused") == 2, what="a pause that goes on")
+        before = len(run.frames("gate"))
+        run.say("resume", "gate")
+        run.wait_until_frames("gate", 15)
+        run.say("stop")
+        assert run.end()[0] == 0
+        after = run.frames("gate")[before:]
+    assert sum(line["status"] == "dropped" for line in after) > len(after) / 2
+
+
+def test_a_decoder_that_hangs_does_not_keep_its_source_from_leaving() -> None:
+    with running(PATTERN, PATTERN, "--name", "door", "--name", "gate", "--realtime", *QUICK_DRAIN) as run:
+        run.wait_for("gate", "live")
+        os.kill(worker_pids(run.process.pid)["decode:gate"], signal.SIGSTOP)
+        run.say("remove", "gate")
+        assert "decode:gate" not in worker_pids(run.process.pid)
+        run.say("add", PATTERN, "--name", "gate", "--realtime")
+        run.wait_for("gate", "live")
+        run.say("stop")
+        code, errors = run.end()
+    assert code == 0, errors
+    accounts = [line for line in errors.splitlines() if line.startswith("gate: ") and "captured" in line]
+    assert len(accounts) == 1 and accounts[0].endswith(" + 0 in flight"), accounts
+
+
+def test_a_source_that_cannot_be_opened_keeps_no_other_from_starting(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(CLIP.read_bytes()[:3000])
+    with running(CLIP, bad, "--max-frames", 5) as run:
+        code, errors = run.end()
+        assert len(run.frames(CLIP.stem)) == 5, errors
+    assert code == 3 and "bad.mp4 holds no frame that decodes" in errors

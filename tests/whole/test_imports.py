@@ -21,7 +21,7 @@ ALLOWED = [
     ("pipeline.detections", set()),
     ("pipeline.geometry", set()),
     ("pipeline.messages", {"pipeline.fates"}),
-    ("pipeline.sharedmem", {"pipeline.messages"}),
+    ("pipeline.sharedmem", {"pipeline.errors", "pipeline.messages"}),
     ("pipeline.ledger", {"pipeline.fates", "pipeline.sharedmem"}),
     ("pipeline.frame", {"pipeline.messages", "pipeline.detections", "pipeline.fates", "pipeline.sharedmem"}),
     ("pipeline.results", {"pipeline.detections", "pipeline.fates", "pipeline.messages"}),

@@ -4,19 +4,25 @@ Secrets here are two words that are nowhere else, with hostile letters around th
 searched for them. What a library prints past Python is heard too.
 """
 
+import json
 import os
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from configs.secrets import filled
+from configs.uri import Uri
+from tests.kit.control import ControlledRun, running
 from tests.kit.harness import children, finish, run, start, wait_until
 from tests.kit.places import CLIP
 
@@ -183,3 +189,159 @@ def test_a_password_with_any_letter_opens_the_camera(rtsp_server, tmp_path) -> N
     done = run(server.url_for("cam", password), "--max-frames", 2, "--jsonl", lines, "--set", "infer.engine=eager")
     assert done.returncode == 0, done.stderr
     assert '"source":"127-0-0-1"' in lines.read_text() and "clip" not in lines.read_text()
+
+
+# -- secrets that an address names
+
+NAMED = ("CAM_USER", "CAM_PASSWORD", "CAM_TOKEN")
+TEMPLATES = (
+    "rtsp://${CAM_USER}:${CAM_PASSWORD}@127.0.0.1:1/1",
+    "rtsp://${CAM_USER}:${CAM_PASSWORD}@127.0.0.1:1/live?key=${CAM_TOKEN}",
+    "https://u:${CAM_PASSWORD}@127.0.0.1:1/${CAM_TOKEN}/1#${CAM_USER}",
+    "rtsp://u:${file:FILE}@[::1]:1/1",
+    "rtsp://${CAM_USER}:${file:FILE}@127.0.0.1:1/",
+    "rtsp://${CAM_USER}@127.0.0.1:1",
+)
+# Where they are not meant to be: half a name, another's, no address at all
+MISTAKES = (
+    "${CAM_PASSWORD}",
+    "${file:FILE}",
+    "lavfi:${CAM_PASSWORD}",
+    "/tmp/${CAM_TOKEN}.mp4",
+    "rtsp://u:${CAM_PASSWORD@127.0.0.1:1/",
+    "rtsp://u:${NO_SUCH_NAME}@127.0.0.1:1/${CAM_TOKEN}",
+    "rtsp://u:${file:/nosuch}@127.0.0.1:1/${CAM_TOKEN}",
+    "gopher://${CAM_USER}:${CAM_PASSWORD}@h/1",
+    "rtsp://h:${CAM_PASSWORD}/1",
+    "${CAM_USER}://${CAM_PASSWORD}@h/1",
+)
+
+
+@pytest.fixture(scope="module")
+def secret_file(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("run") / "cam"
+
+
+@contextmanager
+def named(values: tuple[str, ...]) -> Iterator[None]:
+    with mock.patch.dict(os.environ, dict(zip(NAMED, values, strict=True))):
+        yield
+
+
+in_environment = st.tuples(words, words, words).map(
+    lambda drawn: tuple(a + secret + b for (a, b), secret in zip(drawn, SECRETS, strict=True))
+)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(in_environment, st.sampled_from(TEMPLATES + MISTAKES), st.booleans())
+def test_what_an_address_names_is_not_told(secret_file, values, template: str, in_file: bool) -> None:
+    secret_file.write_text(f"{values[1].splitlines()[0] if values[1].splitlines() else ''}\nsecond line {TOKEN}")
+    uri = template.replace("FILE", str(secret_file))
+    config = secret_file.with_name("my.yaml")
+    config.write_text(f"sources:\n  cam: {{uri: '{uri}'}}\n")
+    with named(values):
+        code, told = validate_here(["--config", config] if in_file else [uri])
+    assert code in (2, 3), told
+    assert not [secret for secret in SECRETS if secret in told], told
+    assert "Traceback" not in told and "CenterStream's own" not in told
+    assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1, told
+
+
+@settings(max_examples=500, deadline=None)
+@given(in_environment)
+def test_any_letter_is_allowed_in_what_an_address_names(values) -> None:
+    with named(values):
+        network = filled(Uri("rtsp://${CAM_USER}:${CAM_PASSWORD}@127.0.0.1:1/x?key=${CAM_TOKEN}")).network
+        assert not set(NAMED) & set(os.environ)
+    assert network is not None and network.problem is None
+    user, _, password = network.user_and_password.partition(":")
+    assert (unquote(user), unquote(password)) == values[:2]
+    assert (network.host, network.port, unquote(network.tail)) == ("127.0.0.1", ":1", f"/x?key={values[2]}")
+
+
+def test_names_that_are_not_there_are_told_of_by_their_names() -> None:
+    for uri, said in (
+        ("rtsp://u:${NO_SUCH_NAME}@h/1", "sources.h.uri: the environment has no NO_SUCH_NAME"),
+        ("rtsp://u:${file:/nosuch/cam}@h/1", "/nosuch/cam: no such file"),
+        ("rtsp://u:${file:/tmp}@h/1", "/tmp: no such file"),
+        ("rtsp://u:${lower}@h/1", "give ${NAME} (capital letters, digits and _) or ${file:PATH}"),
+        ("rtsp://u:${OPEN@h/1", "give ${NAME} (capital letters, digits and _) or ${file:PATH}"),
+        ("${HOME}", "no address on a network"),
+        ("rtsp://${HOME}/1", "names may stand in the user, the password, the path and the query"),
+        ("a/${HOME}.mp4", "names may stand in the user, the password, the path and the query"),
+    ):
+        code, told = validate_here([uri])
+        assert code == 2 and said in told, told
+
+
+def test_names_are_filled_in_nowhere_else(tmp_path) -> None:
+    with named((USER, PASSWORD, TOKEN)):
+        code, told = validate_here([CLIP, "--jsonl", tmp_path / "${CAM_USER}" / "x"])
+    assert code == 2 and "${CAM_USER}" in told
+
+
+def test_a_named_password_with_any_letter_opens_the_camera(play_server, tmp_path) -> None:
+    password = "a b'\"[c]\\é%$@:/?#ü"
+    server = play_server(file=CLIP, user="cam", password=password, auth="digest")
+    (tmp_path / "cam").write_text(f"{password}\n")
+    for name in ("${CAM_PASSWORD}", f"${{file:{tmp_path / 'cam'}}}"):
+        with mock.patch.dict(os.environ, {"CAM_PASSWORD": password}):
+            done = run(server.url.replace("//", f"//cam:{name}@"), "--max-frames", 1, "--set", "infer.engine=eager")
+        assert done.returncode == 0, done.stderr
+        assert "delivered" in done.stderr
+
+
+LIVES = 1
+
+
+def is_heard(started: ControlledRun, before: str) -> bool:
+    return started.errors.read_text() != before or "cam9" in started.rows()
+
+
+@settings(max_examples=LIVES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(in_environment, st.lists(addresses(), min_size=3, max_size=3), st.sampled_from([str.upper, str.lower]))
+def test_a_run_of_many_addresses_tells_of_none(values, others, case) -> None:
+    """In its output, its errors, its results, the answers of ctl, what it warns of a file that it follows, and in the
+    command lines and environments of all its processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        secret_file, config = Path(folder) / "cam", Path(folder) / "my.yaml"
+        secret_file.write_text(f"x{PASSWORD}@:/?#\n")
+        environment = dict(zip(NAMED, values, strict=True))
+        uris = [template.replace("FILE", str(secret_file)) for template in TEMPLATES]
+        lines = [f"  cam{number}: {{uri: '{uri}'}}\n" for number, uri in enumerate(uris)]
+        config.write_text("sources:\n" + "".join(lines))
+        with running("--config", config, "--watch", "--verbose", env=environment) as started:
+            told = ""
+            for name in (f"cam{number}" for number in range(len(uris))):
+                started.wait_for(name, "lost")
+            for words in (
+                ("list",),
+                ("add", uris[1], "--name", "more"),
+                *(("add", uri) for uri in (*others, *MISTAKES)),
+                ("remove", case(uris[0])),
+                ("set", "cam0", f"classes={others[0]}"),
+                (others[1],),
+                ("list",),
+            ):
+                done = started.ctl(*words, env=environment)
+                assert done.returncode in (0, 2), (words, done)
+                told += done.stdout + done.stderr
+            for wrong in (*MISTAKES, *others):
+                before = started.errors.read_text()
+                config.write_text(f"sources:\n  cam9: {{uri: {json.dumps(wrong)}}}\n" + "".join(lines))
+                wait_until(partial(is_heard, started, before), what="an answer to the file")
+            config.write_text("sources:\n" + "".join(lines))
+            pids = [started.process.pid, *children(started.process.pid)]
+            for pid in pids:
+                for what in ("cmdline", "environ"):
+                    told += Path(f"/proc/{pid}/{what}").read_text(errors="replace")
+            assert len(pids) > 6
+            told += started.say("list")
+            started.say("stop")
+            code, errors = started.end()
+            told += errors + started.told.read_text() + (started.lines.read_text() if started.lines.exists() else "")
+    assert code == 0, errors
+    found = [secret for secret in SECRETS if secret in told]
+    assert not found, [line for line in told.splitlines() if any(secret in line for secret in found)]
+    assert "Traceback" not in told

@@ -115,8 +115,9 @@ class Run:
         own = SOURCE_SETTINGS | self._options.source
         sources = {name: {"uri": self.site.url_of(i), **own} for i, name in enumerate(self.sources)}
         name = "{source}" if len(sources) > 1 else self.sources[0]
-        deliver = {"video": str(self._videos / f"{name}.mp4"), "jsonl": str(self.lines_path)}
-        return {"sources": sources, "deliver": deliver, **SETTINGS}
+        deliver = {"video": str(self._videos / f"{name}{self._options.suffix}"), "jsonl": str(self.lines_path)}
+        settings = SETTINGS | {"infer": SETTINGS["infer"] | self._options.infer}
+        return {"sources": sources, "deliver": deliver, **settings}
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
@@ -271,11 +272,13 @@ class Options:
     hit: Sequence[str] = ()  # the sources that something is done to; empty is all
     site: Sequence[object] = ("--rate", 10)
     source: dict[str, Any] = field(default_factory=dict)  # settings of each source
+    infer: dict[str, Any] = field(default_factory=dict)  # settings of inference
     allowed: Allowed = NOTHING
     exit_code: int = 0
     before: Sequence[str] = ()  # the product's command: another that runs it
     network: Network | None = None
     videos: Path | None = None  # the folder of the videos
+    suffix: str = ".mp4"  # of the videos
     lines_only: bool = False  # the videos are no witness
 
 
@@ -320,7 +323,7 @@ def videos_in(folder: Path) -> list[Path]:
         source, *number = path.stem.split(".")
         return source, int(number[0]) if number else 0
 
-    return sorted(folder.glob("cam*.mp4"), key=place)
+    return sorted([*folder.glob("cam*.mp4"), *folder.glob("cam*.mkv")], key=place)
 
 
 def lost(accounts: Sequence[Account]) -> str:
