@@ -9,7 +9,7 @@ DATA := $(or $(CENTERSTREAM_DATA),../shared/data)
 DEMO_CLIP := tests/data/pets09_excerpt.mp4
 STAMP := $(VENV)/.installed-$(OPENCV)
 
-.PHONY: setup demo test test-slow check bench lock clean
+.PHONY: setup demo test test-all faults soak check bench lock clean
 
 setup: $(STAMP)
 
@@ -37,18 +37,29 @@ demo: setup
 	@echo
 	@echo "The overlay video is $(CURDIR)/out/demo.mp4"
 
+# What a user runs: a few minutes.
 test: setup
 	$(BIN)/python -m pytest -q
 
-# The largest export: a minute more.
-test-slow: setup
-	$(BIN)/python -m pytest -q -m slow
+# And whole trainings, large exports, every worker lost in every way, stops at many moments, and the faults.
+test-all: setup
+	$(BIN)/python -m pytest -q -m ""
+
+# What breaks a run from outside, with real cameras and signals; the table goes to docs/faults.md.
+faults: setup
+	rm -f docs/faults.md
+	CENTERSTREAM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -q -m faults
+
+# Cameras and random faults for so long, and what grows; the curves go to docs/soak.svg.
+MINUTES ?= 60
+soak: setup
+	$(BIN)/python -m tests.whole.soak --minutes $(MINUTES) --out docs/soak
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(MAKE) test-all
 
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.harness import end_since
 from tests.kit.places import CLIP
 from tests.kit.servers import GST_PYTHON, StartServer, require_gst, running
 
@@ -24,6 +25,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["CENTERSTREAM_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_run_outlives_its_test() -> Iterator[None]:
+    """One that failed would take the cores from all that follow."""
+    with end_since():
+        yield
 
 
 @pytest.fixture(scope="module")

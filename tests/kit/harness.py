@@ -62,10 +62,26 @@ def _left_as_it_was() -> Iterator[None]:
 
 def start(*arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The command in a process group of its own, so that a signal to it reaches nothing of ours; `before` it, another
-    that runs it."""
-    return subprocess.Popen(
+    that runs it. A test that fails leaves it running: `end_since` ends it."""
+    process = subprocess.Popen(
         [*before, *command(*arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+@contextmanager
+def end_since() -> Iterator[None]:
+    """What was started in here ends with it, and its workers with it."""
+    before = len(_started)
+    try:
+        yield
+    finally:
+        for process in _started[before:]:
+            process.kill()  # nothing where it is over
 
 
 def json_lines(path: Path) -> list[dict]:
@@ -132,8 +148,8 @@ class Leftovers:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and (self._new_files() or self._alive(pids)):
             time.sleep(0.05)
-        assert not self._new_files(), "files were left behind"
-        assert not self._alive(pids), "processes were left behind"
+        assert not self._new_files(), f"left behind: {sorted(map(str, self._new_files()))}"
+        assert not self._alive(pids), f"left behind: {self._alive(pids)}"
 
     def _new_files(self) -> set[Path]:
         return self._files() - self._before

@@ -1,5 +1,6 @@
 """deliver: every frame's fate is counted, each output gets what is its own, and a lost signal is shown."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -261,8 +262,9 @@ def looked(shown, seconds: float) -> list[tuple[str, float, np.ndarray]]:
     for _ in range(round(seconds * 5)):
         clock.now += 0.2
         delivery.stage.idle()
-    delivery.stage._outputs["video"]._do(lambda sink: screen.states.append("asked"))
-    wait_until(lambda: screen.states and screen.states[-1] == "asked", what="the output")
+    came_so_far = threading.Event()
+    delivery.stage._outputs["video"]._do(lambda sink: came_so_far.set())
+    assert came_so_far.wait(20)
     return screen.stills
 
 

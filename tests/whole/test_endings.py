@@ -29,11 +29,12 @@ from tests.kit.harness import (
 from tests.kit.places import CLIP
 
 PLACE = "lavfi:testsrc2=size=640x360:rate=25"  # endless
+QUICK = ("--engine", "eager", "--input", "128x96")
 
 
 def start_endless(folder, *options, begin=start):
     """A run that does not end by itself, once its first frames were delivered; and the workers' pids."""
-    process = begin(PLACE, "--out", folder / "o.mp4", "--jsonl", folder / "o.jsonl", *options)
+    process = begin(PLACE, *QUICK, "--out", folder / "o.mp4", "--jsonl", folder / "o.jsonl", *options)
     wait_for_frames(process, folder)
     return process, stage_pids(process.pid)
 
@@ -78,7 +79,7 @@ def worker_of(stage: str) -> str:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_is_killed_before_the_start_ends_the_run_cleanly(stage: str, tmp_path) -> None:
     leftovers = Leftovers()
-    process = start(PLACE, "--name", "place", "--engine", "eager", "--jsonl", tmp_path / "o.jsonl")
+    process = start(PLACE, "--name", "place", *QUICK, "--jsonl", tmp_path / "o.jsonl")
     wait_until(lambda: set(stage_pids(process.pid)) == set(STAGES), what="workers")
     pids = stage_pids(process.pid)
     os.kill(pids[stage], signal.SIGKILL)
@@ -108,7 +109,7 @@ def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatc
         process(self, frame)
 
     monkeypatch.setattr(Track, "process", fail_at_ten)
-    done = run_here(CLIP, "--jsonl", tmp_path / "o.jsonl")
+    done = run_here(CLIP, *QUICK, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 4 and "error: stage track failed: KeyError" in done.stderr, done.stderr
     assert "dropped at run: lost when stage track failed" in done.stderr and " 0 in flight" in done.stderr
 
@@ -212,7 +213,7 @@ def test_a_stop_while_every_slot_is_taken_loses_no_frame(tmp_path) -> None:
 
 
 def test_stopping_a_live_source_is_its_normal_end(tmp_path) -> None:
-    process = start("lavfi:testsrc2=size=320x240:rate=5", "--realtime", "--jsonl", tmp_path / "o.jsonl")
+    process = start("lavfi:testsrc2=size=320x240:rate=5", *QUICK, "--realtime", "--jsonl", tmp_path / "o.jsonl")
     wait_until(lambda: (tmp_path / "o.jsonl").exists() and (tmp_path / "o.jsonl").stat().st_size > 500, what="frames")
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 0
@@ -231,8 +232,8 @@ def begin_two(folder) -> subprocess.Popen[str]:
     """A recording, and a live source that ends by itself."""
     live = "lavfi:testsrc2=size=160x120:rate=20:duration=3"
     return start(
-        CLIP, live, "--name", "clip", "--name", "live", "--set", "sources.live.realtime=true", "--engine", "eager",
-        "--input", "128x96", "--out", folder / "{source}.mkv", "--jsonl", folder / "o.jsonl",
+        CLIP, live, "--name", "clip", "--name", "live", "--set", "sources.live.realtime=true", *QUICK,
+        "--out", folder / "{source}.mkv", "--jsonl", folder / "o.jsonl",
     )  # fmt: skip
 
 

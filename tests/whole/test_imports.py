@@ -27,7 +27,6 @@ ALLOWED = [
     ("pipeline.results", {"pipeline.detections", "pipeline.fates", "pipeline.messages"}),
     ("pipeline.order", {"pipeline.fates", "pipeline.frame", "pipeline.messages"}),
     ("pipeline.plan", {"pipeline.messages", "pipeline.settings", "pipeline.stage"}),
-    ("pipeline.crew", {"pipeline.launch", "pipeline.plan"}),
     (
         "pipeline.reclaim",
         {
@@ -76,6 +75,8 @@ ALLOWED = [
     ("pipeline.worker", {"pipeline", "configs.startup"}),
     ("pipeline.runstate", {"pipeline"}),
     ("pipeline.launch", {"configs.uri", "pipeline"}),
+    ("pipeline.house", {"pipeline"}),
+    ("pipeline.crew", {"pipeline"}),
     ("pipeline.supervisor", {"pipeline"}),
     ("pipeline.console", {"configs.uri", "pipeline", "rich"}),
     ("pipeline.validate", {"pipeline"}),
