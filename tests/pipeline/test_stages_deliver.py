@@ -104,13 +104,11 @@ def test_while_another_output_is_left_the_run_goes_on(tmp_path) -> None:
     assert "the other outputs go on" in warning
 
 
-def test_an_output_that_cannot_be_finished_when_the_others_are_is_not_the_last_that_was_left(tmp_path) -> None:
+def test_an_output_that_fails_when_the_others_are_finished_was_not_the_last_that_was_left(tmp_path) -> None:
     delivery = Delivery(mot=str(tmp_path / "o.txt"), jsonl=str(tmp_path / "o.jsonl"))
 
     class Late(Sink):
-        def write(self, frame, image_bgr) -> None: ...
-
-        def close(self) -> None:
+        def write(self, frame, image_bgr) -> None:
             wait_until(lambda: delivery.stage._outputs["jsonl"].is_closed, what="the other output")
             raise OutputError("cannot write o.txt: disk full")
 
