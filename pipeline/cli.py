@@ -24,6 +24,9 @@ sources:
   0 or /dev/video0             a USB camera
   frames/ or 'frames/*.jpg'    images
   lavfi:testsrc2               a test pattern
+  rtsp://${USER}:${file:X}@h/1 with ${NAME} of the environment, or the first line of a file
+
+run_pipeline.py ctl --help     words for a run that goes on: list, add, remove, pause, set, stop
 
 exit codes:
   0 done   2 wrong usage or configuration   3 the source failed   4 a stage or an output failed

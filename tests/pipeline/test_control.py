@@ -17,13 +17,28 @@ from pipeline import control, ctl
 from pipeline.control import Add, Done, End, Hold, List, Refused, Remove, Sources, Tune
 from pipeline.desk import Desk
 from pipeline.errors import SourceError, StageError, UsageError
-from pipeline.frame import Frame
-from pipeline.messages import EndOfStream, FrameHeader, ModelCard, Retune, Start, StreamStart
+from pipeline.frame import Frame, Message
+from pipeline.ledger import Ledger, create_ledger
+from pipeline.messages import (
+    EndOfStream,
+    FrameHeader,
+    Limits,
+    ModelCard,
+    Pause,
+    Retune,
+    SignalChange,
+    Start,
+    StreamStart,
+)
+from pipeline.metrics import Meter
 from pipeline.runstate import RunState, SourceState
 from pipeline.settings import MOST_SOURCES, PostprocessSettings, Settings, SourceSettings
-from pipeline.stages.decode import Tuning
+from pipeline.sharedmem import Lessor, Pool, create_pool
+from pipeline.sources import OpeningStopped, parse_address
+from pipeline.stages.decode import Decode, Tuning
 from pipeline.stages.postprocess import Postprocess
 from pipeline.transport import Transport
+from tests.kit.harness import wait_until
 
 CARD = ModelCard("m", "w", ("person", "car"), 64, 64, 64, 64, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
 
@@ -328,3 +343,75 @@ def network_frame(seq: int) -> Frame:
     frame.put("wh", np.full((2, 16, 16), 3.0, np.float32))
     frame.put("reg", np.zeros((2, 16, 16), np.float32))
     return frame
+
+
+# -- decoders
+
+
+class Played:
+    """A decoder at work in a thread; what it tells, in order."""
+
+    def __init__(self, uri: str, **source_settings: object) -> None:
+        pool = Pool(create_pool("frames", 8, 64 * 64 * 3 + 4096))
+        self.told: list[Message] = []
+        self.over = threading.Event()
+        self.decode = Decode(
+            mock.Mock(
+                settings=Settings(sources={"gate": source(uri, **source_settings)}),
+                source_id="gate",
+                place=0,
+                is_patient=False,
+                pools={"frames": pool},
+                lessor=Lessor(pool, 0, 8, 1),
+                ledger=Ledger(create_ledger(1)),
+                meter=Meter(False),
+                stopped=self.over.is_set,
+            )
+        )
+        self._thread = threading.Thread(target=self.decode.run, args=(self._take,))
+
+    def start(self) -> None:
+        self.decode.prepare()
+        self.decode.begin(Start(CARD, Limits(8, 8, 1, 1, 1), []))
+        self._thread.start()
+
+    def _take(self, message: Message) -> None:
+        self.told.append(message)
+        if isinstance(message, Frame):
+            message.give_back()
+
+    @property
+    def frames(self) -> int:
+        return sum(isinstance(message, Frame) for message in self.told)
+
+    def end(self) -> list[str]:
+        self.over.set()
+        self._thread.join()
+        self.decode.close()
+        return [m.state if isinstance(m, SignalChange) else type(m).__name__ for m in self.told]
+
+
+def test_a_recording_that_is_played_at_its_own_speed_waits_while_it_is_paused() -> None:
+    played = Played("lavfi:testsrc2=size=64x64:rate=50", realtime=True)
+    played.start()
+    wait_until(lambda: played.frames > 3, 20)
+    played.decode.hear(Pause(True))
+    wait_until(lambda: any(isinstance(message, SignalChange) for message in played.told), 20)
+    before = played.frames
+    assert not played.over.wait(0.5) and played.frames == before
+    played.decode.hear(Pause(False))
+    wait_until(lambda: played.frames > before, 20)
+    assert [word for word in played.end() if word != "Frame"] == ["StreamStart", "paused", "live", "EndOfStream"]
+
+
+@pytest.mark.parametrize("trouble", [OpeningStopped(parse_address(Uri("0"))), SourceError("refused")])
+def test_whoever_was_told_of_a_source_is_told_of_its_end(trouble: SourceError) -> None:
+    """One that was paused before it was open, and then could not be opened."""
+    played = Played("rtsp://127.0.0.1:1/1")
+    played.decode.hear(Pause(True))
+    with mock.patch("pipeline.stages.decode.open_source", side_effect=trouble):
+        played.start()
+        wait_until(lambda: bool(played.told), 20)
+        played.decode.hear(Pause(False))
+        wait_until(lambda: len(played.told) == 3, 20)
+    assert played.end() == ["paused", "live", "EndOfStream"]

@@ -1,5 +1,6 @@
 """A source that has ended is forgotten: whoever kept something for it keeps nothing, and another may take its name."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -19,6 +20,7 @@ from pipeline.plan import Plan
 from pipeline.runstate import LAST_GONE, RunState, SourceState
 from pipeline.settings import DeliverSettings, Settings, SourceSettings
 from pipeline.sharedmem import Pool, create_pool
+from pipeline.sinks import Sink
 from pipeline.stages.deliver import Deliver
 from tests.kit.places import CLIP
 
@@ -207,3 +209,28 @@ def test_a_plan_gives_a_place_again_and_a_number_never() -> None:
     assert (first.place, first.first_slot) == (second.place, second.first_slot)
     assert first.number != second.number
     assert np.unique([worker.number for worker in plan.workers.values()]).size == len(plan.workers)
+
+
+def test_an_output_that_is_long_in_closing_holds_up_no_other_source() -> None:
+    may_close = threading.Event()
+
+    class Slow(Sink):
+        def write(self, *_: object) -> None: ...
+
+        def close(self) -> None:
+            may_close.wait(60)
+
+    settings = Settings(deliver=DeliverSettings(jsonl="{source}.jsonl"))
+    ended: list[str] = []
+    deliver = Deliver(mock.Mock(settings=settings, meter=Meter(False), incarnation=0, pools={}, say_ended=ended.append))
+    deliver._modules = {"jsonl": SimpleNamespace(open_sink=lambda target: Slow())}
+    deliver.begin(Start(CARD, mock.Mock(), []))
+    deliver.stream_started(start())
+    deliver.process(frame(0, dropped=NO_SLOT))
+    deliver.stream_ended(EndOfStream("gate", 3, 1))
+    deliver.idle()
+    assert ended == []  # and here we are
+    may_close.set()
+    while not ended:
+        deliver.idle()
+    deliver.close()
