@@ -9,7 +9,7 @@ DATA := $(or $(CENTERSTREAM_DATA),../shared/data)
 DEMO_CLIP := tests/data/pets09_excerpt.mp4
 STAMP := $(VENV)/.installed-$(OPENCV)
 
-.PHONY: setup demo test test-all faults soak check bench lock clean
+.PHONY: setup demo test test-whole test-parts test-all faults soak check bench lock clean
 
 setup: $(STAMP)
 
@@ -37,9 +37,14 @@ demo: setup
 	@echo
 	@echo "The overlay video is $(CURDIR)/out/demo.mp4"
 
-# What a user runs: a few minutes.
+# What a user runs: a few minutes. Whole runs beside all else, which mostly waits; each half has a temporary folder of its
+# own, for whole runs look for what was left behind there.
 test: setup
-	$(BIN)/python -m pytest -q
+	$(MAKE) --no-print-directory -j2 test-whole test-parts
+
+test-whole test-parts:
+	folder=$$(mktemp -d) && TMPDIR=$$folder $(BIN)/python -m pytest -q $(if $(filter test-whole,$@),,--ignore) tests/whole; \
+		code=$$?; rm -rf $$folder; exit $$code
 
 # And whole trainings, large exports, every worker lost in every way, stops at many moments, and the faults.
 test-all: setup

@@ -143,7 +143,7 @@ class Deliver(Stage):
     def _failed(self, error: OutputError) -> None:
         """What becomes of the run; without outputs nobody would see what is computed from here on."""
         self.problem = self.problem or error
-        goes_on = not all(output.is_over for output in self._outputs.values())
+        goes_on = any(output.counts.problem is None for output in self._outputs.values())
         self.kit.meter.warn(f"{error}; {'the other outputs go on' if goes_on else 'no output is left, the run ends'}")
         if not goes_on:
             self.kit.ask_stop(False)

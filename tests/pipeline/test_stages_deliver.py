@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.detections import Detections
+from pipeline.errors import OutputError
 from pipeline.fates import NEWER, NO_OUTPUT
 from pipeline.frame import Frame
 from pipeline.ledger import Page
@@ -101,6 +102,23 @@ def test_while_another_output_is_left_the_run_goes_on(tmp_path) -> None:
     assert len(json_lines(tmp_path / "o.jsonl")) == 3 and delivery.page().delivered == 3
     (warning,) = delivery.bench.meter.report(0, 0.0).warnings
     assert "the other outputs go on" in warning
+
+
+def test_an_output_that_fails_when_the_others_are_finished_was_not_the_last_that_was_left(tmp_path) -> None:
+    delivery = Delivery(mot=str(tmp_path / "o.txt"), jsonl=str(tmp_path / "o.jsonl"))
+
+    class Late(Sink):
+        def write(self, frame, image_bgr) -> None:
+            wait_until(lambda: delivery.stage._outputs["jsonl"].is_closed, what="the other output")
+            raise OutputError("cannot write o.txt: disk full")
+
+    delivery.stage._modules["mot"] = SimpleNamespace(open_sink=lambda target: Late())
+    delivery.stage.stream_started(start_of())
+    delivery.process(delivery.bench.result(0))
+    delivery.close()
+    assert delivery.bench.stops == [] and delivery.stage.problem is not None
+    (warning,) = delivery.bench.meter.report(0, 0.0).warnings
+    assert "disk full; the other outputs go on" in warning
 
 
 def test_a_fate_is_written_beside_the_slot_before_it_is_counted() -> None:
