@@ -16,8 +16,9 @@ from pipeline.results import FrameResult
 from pipeline.sinks import Image, Sink
 from pipeline.sinks.window import StopRequested
 
-# Frames of a live source that may wait for an output. A file's wait as long as they have slots.
-WAITING_FRAMES = 4
+# Frames of a live source that may wait for an output, those with pictures and those without. A file's wait as long as
+# they have slots.
+WAITING_FRAMES, WAITING_LINES = 4, 64
 # Of all that waits for an output, so that one that stalls for days takes no memory.
 MOST_WAITING = 2000
 # How long a closed output may take for what still waits, when others wait for it.
@@ -28,35 +29,43 @@ class Ticket:
     """A frame on its way through the outputs.
 
     `told(taken)` is called once: with True as soon as one output has taken the frame, with False when none did.
-    The frame's slots are given back when no output, and nobody who `hold`s it, reads them any more.
+    The frame's slots are given back as soon as that is told and nobody `reads` its picture any more: until it is told,
+    they say that the frame is there.
     """
 
     def __init__(self, frame: Frame, told: Callable[[Frame, bool], None]) -> None:
         self._frame, self._told = frame, told
         self._lock = threading.Lock()
-        self._open = 1
+        self._open = self._readers = 1  # who offers it
         self._is_told = False
 
-    def hold(self) -> None:
+    def hold(self, reads: bool = True) -> None:
         with self._lock:
             self._open += 1
+            self._readers += reads
 
-    def release(self, taken: bool = False) -> None:
+    def release(self, taken: bool = False, reads: bool = True) -> None:
+        """As it was held."""
         with self._lock:
             self._open -= 1
-            is_last = not self._open
-            tells, self._is_told = not self._is_told and (taken or is_last), self._is_told or taken or is_last
+            self._readers -= reads
+            was_told, had_readers = self._is_told, self._readers + reads > 0
+            self._is_told = was_told or taken or not self._open
+            tells = self._is_told and not was_told
+            gives_back = self._is_told and not self._readers and (tells or had_readers)
         if tells:
             self._told(self._frame, taken)
-        if is_last:
+        if gives_back:
             self._frame.give_back()
 
 
 class _Item:
-    """What waits for an output: something to do with the sink; `ticket` is its frame's."""
+    """What waits for an output: something to do with the sink; `ticket` is its frame's, held as `reads` says."""
 
-    def __init__(self, work: Callable[[Sink], None], ticket: Ticket | None = None, source_id: str = "") -> None:
-        self.work, self.ticket, self.source_id = work, ticket, source_id
+    def __init__(
+        self, work: Callable[[Sink], None], ticket: Ticket | None = None, source_id: str = "", reads: bool = False
+    ) -> None:
+        self.work, self.ticket, self.source_id, self.reads = work, ticket, source_id, reads
 
 
 class Output:
@@ -73,7 +82,11 @@ class Output:
         make: Callable[[], Sink],
         failed: Callable[[OutputError], None],
         stop_requested: Callable[[], None],
+        has_pictures: bool = True,
     ) -> None:
+        """`has_pictures`: it reads the frames' pictures, which keep their slots."""
+        self._reads = has_pictures
+        self._most_frames = WAITING_FRAMES if has_pictures else WAITING_LINES
         self.name, self.counts = name, counts
         self._make, self._failed, self._stop_requested = make, failed, stop_requested
         self._sink: Sink | None = None
@@ -90,14 +103,15 @@ class Output:
 
     def offer(self, ticket: Ticket, result: FrameResult, image_bgr: Image | None, may_wait: bool) -> None:
         """A frame; without `may_wait` it is missed, and counted so, when too many wait already."""
-        item = _Item(lambda sink: sink.write(result, image_bgr), ticket, result.source_id)
+        reads = self._reads or may_wait  # what waits without a bound of its own is bounded by the slots
+        item = _Item(lambda sink: sink.write(result, image_bgr), ticket, result.source_id, reads)
         with self._changed:
             if self.is_over:
                 return
-            if not may_wait and self._waiting.get(item.source_id, 0) >= WAITING_FRAMES:
+            if not may_wait and self._waiting.get(item.source_id, 0) >= self._most_frames:
                 self.counts.missed += 1
                 return
-            ticket.hold()
+            ticket.hold(reads)
             self._waiting[item.source_id] = self._waiting.get(item.source_id, 0) + 1
             self._put(item)
 
@@ -157,7 +171,7 @@ class Output:
                     self._served(item.source_id)
                 if error is None:
                     self.counts.frames += 1
-                item.ticket.release(taken=error is None)
+                item.ticket.release(error is None, item.reads)
             if error:
                 self._give_up(error)
         self._close_sink()
@@ -195,7 +209,7 @@ class Output:
         self.counts.problem = self.counts.problem or str(error)
         for item in left:
             if item.ticket:
-                item.ticket.release()
+                item.ticket.release(False, item.reads)
         self._failed(error)
 
     def _close_sink(self) -> None:

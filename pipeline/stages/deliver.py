@@ -138,7 +138,7 @@ class Deliver(Stage):
         self._written.add(name)
         counts = self.kit.meter.output(name, path)
         make = partial(self._modules[kind].open_sink, target)
-        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True))
+        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True), SINKS[kind].has_pictures)
 
     def _failed(self, error: OutputError) -> None:
         """What becomes of the run; without outputs nobody would see what is computed from here on."""

@@ -305,3 +305,26 @@ def test_a_file_that_is_not_there_any_more_says_so(change: str, is_gone: bool, o
         (tmp_path / "other").rename(path)
     outlets.close()
     assert outlets.outputs["file"].counts.is_gone == is_gone
+
+
+def test_lines_that_wait_keep_no_picture_once_the_frame_has_been_taken(outlets) -> None:
+    bench = outlets.bench
+    ticket = Ticket(bench.frame(0), lambda frame, taken: outlets.fates.append((frame.header.seq, taken)))
+    ticket.hold(reads=False)  # lines
+    ticket.hold(reads=True)  # a video
+    ticket.release(taken=False)
+    assert outlets.fates == [] and bench.leased() == 1
+    ticket.release(taken=True, reads=True)
+    assert outlets.fates == [(0, True)] and bench.leased() == 0
+    ticket.release(taken=True, reads=False)
+    assert outlets.fates == [(0, True)] and bench.leased() == 0
+
+
+def test_until_its_fate_is_told_a_frame_keeps_its_slots(outlets) -> None:
+    bench = outlets.bench
+    ticket = Ticket(bench.frame(0), lambda frame, taken: outlets.fates.append((frame.header.seq, taken)))
+    ticket.hold(reads=False)
+    ticket.release(taken=False)
+    assert outlets.fates == [] and bench.leased() == 1
+    ticket.release(taken=False, reads=False)
+    assert outlets.fates == [(0, False)] and bench.leased() == 0
