@@ -185,6 +185,10 @@ class Crew:
         is_over = post.launched is None or post.launched.join(0.0)
         return not is_over or self._house.pools[FRAMES].leased(post.plan.first_slot, post.plan.slots) > 0
 
+    def have_ended(self) -> bool:
+        """Whether nothing of them runs any more, whatever was made of them."""
+        return all(post.launched.join(0.0) for post in self.posts.values() if post.launched)
+
     def end_all(self, patience_seconds: float) -> None:
         """Those that are over, or all once the run has started, may take so long."""
         deadline = time.monotonic() + patience_seconds

@@ -91,7 +91,7 @@ class Supervisor:
                 self._crew.end_all(KILL_SECONDS)
                 while self._listen(0.0):
                     pass
-            is_empty = not self._threads or not self._crew.running()
+            is_empty = not self._threads or self._crew.have_ended()
         if is_empty:
             self._house.context.term()
         self._settle()
@@ -357,6 +357,8 @@ class Supervisor:
             post.state = "over"
             if post.launched and not self._threads:
                 post.launched.kill()
+            elif self._threads:  # it cannot be killed
+                self._crew.tell(Stop(), [post])
             self._lose_frames(f"lost when stage {post.id} {how}")
             self._fail(StageError(f"stage {post.id} {how}; the others were stopped and their outputs closed"))
         else:
