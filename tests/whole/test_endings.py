@@ -126,6 +126,7 @@ def test_a_stop_that_waits_for_a_frozen_stage_in_vain_names_it(tmp_path) -> None
     leftovers.assert_none(pids)
 
 
+@pytest.mark.thorough
 def test_a_stop_that_waits_for_a_slow_stage_in_vain_blames_nobody(tmp_path) -> None:
     process, pids = start_endless(tmp_path, "--set", "run.drain_seconds=0.2")
     os.kill(pids["postprocess"], signal.SIGSTOP)  # too short for a silence
@@ -135,6 +136,7 @@ def test_a_stop_that_waits_for_a_slow_stage_in_vain_blames_nobody(tmp_path) -> N
     assert "not delivered within 0.2 s of the stop" in errors and " 0 in flight" in errors
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_stopped_as_a_whole_goes_on_as_a_whole(tmp_path) -> None:
     process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
     everyone = [process.pid, *pids.values()]
@@ -149,7 +151,10 @@ def test_a_run_that_was_stopped_as_a_whole_goes_on_as_a_whole(tmp_path) -> None:
     assert code == 130 and "error:" not in errors, errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+STOPS = [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.thorough) for each in (signal.SIGTERM, signal.SIGHUP))]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
@@ -161,6 +166,7 @@ def test_a_stop_drains_and_ends_well(number, tmp_path) -> None:
     assert_outputs_can_be_read(tmp_path)
 
 
+@pytest.mark.thorough
 def test_two_hangups_are_one_stop(tmp_path) -> None:
     process, pids = start_endless(tmp_path)
     os.kill(pids["infer"], signal.SIGSTOP)
@@ -173,6 +179,7 @@ def test_two_hangups_are_one_stop(tmp_path) -> None:
     assert code == 130 and " 0 dropped + 0 in flight" in errors, errors
 
 
+@pytest.mark.thorough
 def test_under_nohup_a_run_outlives_its_terminal(tmp_path) -> None:
     process, _ = start_endless(tmp_path, begin=lambda *words: start(*words, before=["nohup"]))
     process.send_signal(signal.SIGHUP)

@@ -110,6 +110,7 @@ def assert_kept_to_itself(trace: list[str], fresh: Path) -> None:
     assert left(fresh) == []
 
 
+@pytest.mark.thorough
 def test_a_first_start_that_measures_every_engine(fresh) -> None:
     trace = trace_of(
         fresh, ROOT / "run_pipeline.py", CLIP, "--max-frames", 3, "--input", "64x64", "--engine", "auto", "--jsonl", "o"

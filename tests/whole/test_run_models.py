@@ -18,7 +18,9 @@ def official_checkpoint(arch: str, path) -> None:
     torch.save({"epoch": 140, "state_dict": weights, "optimizer": {"state": {}, "param_groups": []}}, path)
 
 
-@pytest.mark.parametrize("arch", ["resdcn_18", "res_18", "dla_34", "hourglass"])
+@pytest.mark.parametrize(
+    "arch", ["resdcn_18", "res_18", "dla_34", pytest.param("hourglass", marks=pytest.mark.thorough)]
+)
 def test_a_public_checkpoint_runs_end_to_end(arch, tmp_path) -> None:
     official_checkpoint(arch, tmp_path / "weights.pth")
     options = ("--model", arch, "--weights", tmp_path / "weights.pth", "--input", "128x128", "--engine", "eager")

@@ -60,6 +60,7 @@ def without_privileges() -> list[str]:
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
 
+@pytest.mark.thorough
 def test_a_read_only_checkout_without_a_home_runs_and_measures(sealed, tmp_path) -> None:
     for name in ("out", "tmp"):
         (tmp_path / name).mkdir()
