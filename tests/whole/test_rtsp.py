@@ -101,7 +101,8 @@ def test_a_camera_that_dies_and_comes_back_is_one_run(play_server, tmp_path) -> 
     frames = [line for line in lines if line["kind"] == "frame"]
     assert [line["seq"] for line in frames] == list(range(account(errors).captured))
     assert [line["pts_seconds"] for line in frames] == sorted({line["pts_seconds"] for line in frames})
-    assert [line["state"] for line in lines if line["kind"] == "signal"][:2] == ["lost", "live"]
+    states = [line["state"] for line in lines if line["kind"] == "signal"]  # lost again where its cause is another one
+    assert states[0] == "lost" and "live" in states and set(states) == {"lost", "live"}
 
 
 @pytest.fixture
