@@ -16,7 +16,7 @@ from rich.text import Text
 from configs.uri import shown_text
 from pipeline.ledger import Page
 from pipeline.messages import Quantiles, Report
-from pipeline.runstate import RunState, SourceState
+from pipeline.runstate import RunState, SourceState, by_path
 from pipeline.stage import CHAIN
 
 REFRESH_SECONDS = 0.25
@@ -286,7 +286,7 @@ def _written(state: RunState) -> Iterator[str]:
     outputs = dict(state.reports["deliver"].outputs) if "deliver" in state.reports else {}
     for source in (*state.gone.values(), *state.sources.values()):
         outputs |= source.outputs
-    for counts in outputs.values():
+    for counts in by_path([*state.written, *outputs.values()]).values():
         if not counts.frames or counts.path in ("", "-"):
             continue
         told = f"{shown_text(counts.path)}: {counts.frames} frames"

@@ -37,6 +37,11 @@ class Inlet:
         """What is next by now, with `message`."""
         return self._order.put(message) if self._order else [message]
 
+    def taken(self, frame: Frame) -> None:
+        """It is about to be worked on."""
+        if self._order:
+            self._order.taken(frame)
+
     def _is_mine(self, message: Message) -> bool:
         if not isinstance(message, Frame):
             return True
@@ -85,7 +90,9 @@ class Progress:
         return self._ledger.next_seq(place, self._stage)
 
     def arrive(self, place: int, next_seq: int) -> None:
-        self._ledger.arrive(place, self._stage, next_seq)
+        """What comes late, for somebody else had it, does not bring the stage back."""
+        if next_seq > self.next_seq(place):
+            self._ledger.arrive(place, self._stage, next_seq)
 
     def is_alive(self, place: int, seq: int) -> bool:
         return self._frames.is_alive(place, seq)

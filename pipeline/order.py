@@ -32,6 +32,10 @@ class InOrder:
         self._progress = progress
         self._lines: dict[str, _Line] = {}
 
+    def taken(self, frame: Frame) -> None:
+        """It is about to be worked on: whoever comes after us waits for the next one."""
+        self._progress.arrive(frame.header.place, frame.header.seq + 1)
+
     def put(self, message: Message) -> list[Message]:
         header = message.header if isinstance(message, Frame) else message
         line = self._lines.get(header.source_id) or _Line(header.place, self._progress)
@@ -100,7 +104,6 @@ class _Line:
 
     def _advance(self) -> None:
         self._next_seq += 1
-        self._progress.arrive(self._place, self._next_seq)
 
     def look(self, now_seconds: float) -> list[Message]:
         known = [*self.frames, *(word.seq for word in self._words)]

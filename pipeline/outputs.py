@@ -189,6 +189,7 @@ class Output:
     def _work(self, item: _Item) -> None:
         if self._sink is None:
             self._sink = self._make()
+            self.counts.path = self._sink.path or self.counts.path
         try:
             item.work(self._sink)
         except StopRequested:

@@ -5,6 +5,7 @@ The supervisor writes it; the console and the summary read it. Knows no process 
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from pipeline.metrics import tally_lines
 from pipeline.settings import SourceSettings
 
 LAST_OUTAGES = 20
+LAST_WRITTEN = 200
 # Of sources that were removed so many are told of one by one, in the end; of all before them the sum.
 LAST_GONE = 20
 LAST_NOTES = 20
@@ -104,6 +106,7 @@ class RunState:
     statuses     what each worker is doing, by its id, in the order of the plan
     *_at         on the monotonic clock: launched, all stages ready, all over
     restarts     of workers, with how they were lost, the last ones
+    written      what outputs had written when their process was lost, the last ones
     lost         how frames came to be lost that no stage could account for, when it is over
     gone         sources that were removed, the last ones; `earlier` is the sum of those before, `earlier_count` of them
     problems     what went wrong, in order; the first decides the exit code
@@ -128,6 +131,7 @@ class RunState:
     tally: dict[str, int] = field(default_factory=dict)
     endless: bool = False
     lost: str | None = None
+    written: deque[OutputCounts] = field(default_factory=lambda: deque(maxlen=LAST_WRITTEN))
     launched_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -195,6 +199,14 @@ class RunState:
             return self.problems[0].exit_code
         endless = all(stream.is_live for stream in self.streams.values()) if self.streams else self.endless
         return EXIT_INTERRUPTED if self.interrupted and not endless else EXIT_DONE
+
+
+def by_path(many: Iterable[OutputCounts]) -> dict[str, OutputCounts]:
+    """What was written to each path in all, by one process after the other."""
+    told: dict[str, OutputCounts] = {}
+    for counts in many:
+        told = added(told, {counts.path: counts})
+    return told
 
 
 def added(before: dict[str, OutputCounts], then: dict[str, OutputCounts]) -> dict[str, OutputCounts]:

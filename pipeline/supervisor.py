@@ -373,6 +373,8 @@ class Supervisor:
 
     def _bury(self, post: Post) -> None:
         self._crew.reclaim(post)
+        if post.plan.stage == "deliver" and post.id in self.state.reports:
+            self.state.written.extend(self.state.reports.pop(post.id).outputs.values())
         source = self.state.sources.get(post.plan.source_id)
         if source and source.is_leaving:
             self._end_for(post)

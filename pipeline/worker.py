@@ -281,6 +281,7 @@ class Worker:
             return
         for message in taken:
             if isinstance(message, Frame):
+                self._inlet.taken(message)
                 self._process(stage, [message])
             else:
                 self._word(stage, message)

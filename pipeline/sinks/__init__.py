@@ -31,8 +31,12 @@ class Target:
 class Sink:
     """Takes the frames of its sources, those of each in order. One thread at a time.
 
+    path  what it writes, where that is not what it was asked for: the next segment
+
     Raises `pipeline.errors.OutputError` with one line when it cannot write.
     """
+
+    path: str | None = None
 
     def write(self, frame: FrameResult, image_bgr: Image | None) -> None:
         """Deliver `frame`; `image_bgr` (H, W, 3) is its picture with the overlay, None if nobody asked for pixels, or

@@ -48,7 +48,10 @@ _ENCODER_THREADS = 2
 
 
 def open_sink(target: Target) -> Sink:
-    return VideoSink(next_segment(target.path) if target.goes_on else target.path, target.frames_per_second)
+    path = next_segment(target.path) if target.goes_on else target.path
+    sink = VideoSink(path, target.frames_per_second)
+    sink.path = path
+    return sink
 
 
 def next_segment(path: str) -> str:

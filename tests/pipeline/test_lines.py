@@ -40,6 +40,8 @@ class Line:
         told = []
         while (came := self.inlet.take(0.3)) is not None:
             for message in came if isinstance(came, list) else [came]:
+                if isinstance(message, Frame):
+                    self.inlet.taken(message)
                 told.append(message.header.seq if isinstance(message, Frame) else type(message).__name__)
         return told
 

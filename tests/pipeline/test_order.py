@@ -28,7 +28,7 @@ class Memory:
         return self.arrived.get(place, 0)
 
     def arrive(self, place: int, next_seq: int) -> None:
-        self.arrived[place] = next_seq
+        self.arrived[place] = max(next_seq, self.arrived.get(place, 0))
 
     def is_alive(self, place: int, seq: int) -> bool:
         return (place, seq) in self.alive
@@ -61,8 +61,17 @@ def told(messages: list[Message]) -> list[int | str]:
     return [m.header.seq if isinstance(m, Frame) else getattr(m, "state", type(m).__name__) for m in messages]
 
 
+def put(order: InOrder, message: Message) -> list[Message]:
+    """What comes out is worked on."""
+    ready = order.put(message)
+    for one in ready:
+        if isinstance(one, Frame):
+            order.taken(one)
+    return ready
+
+
 def put_all(order: InOrder, *messages: Message) -> list[int | str]:
-    return told([ready for message in messages for ready in order.put(message)])
+    return told([ready for message in messages for ready in put(order, message)])
 
 
 # --- one after the other ---------------------------------------------------------------------------------------------
@@ -117,6 +126,13 @@ def test_a_word_told_again_is_heard_once(order) -> None:
 def test_one_source_does_not_wait_for_another(order) -> None:
     assert put_all(order, frame(1, "door"), frame(0, "yard"), frame(1, "yard")) == [0, 1]
     assert order.depth == 1
+
+
+def test_a_worker_that_dies_before_it_worked_on_what_was_ready_leaves_it_to_the_next(memory, order) -> None:
+    order.put(dropped(1))
+    first, _ = order.put(dropped(0))
+    order.taken(first)
+    assert put_all(InOrder(memory), dropped(1)) == [1]
 
 
 def test_a_worker_that_is_started_anew_goes_on_where_the_other_was(memory, order) -> None:
@@ -189,7 +205,7 @@ def test_what_was_given_up_and_comes_after_all_goes_nowhere(order) -> None:
 def test_what_was_reclaimed_is_passed_on_late(order) -> None:
     """It had its turn here, and was lost with the worker before anybody told its fate."""
     put_all(order, frame(0), frame(1), frame(2))
-    (late,) = order.put(reclaimed(1))
+    (late,) = put(order, reclaimed(1))
     assert isinstance(late, Frame) and late.header.dropped == LOST["infer"]
     assert put_all(order, frame(1), frame(3)) == [3]
 
@@ -216,20 +232,20 @@ def shuffled(source_id: str, count: int, signals: list[int], chance: random.Rand
 def test_whole_streams_come_out_whole(count: int, signals: list[int], chance: random.Random) -> None:
     signals = [min(seq, count) for seq in signals]
     streams = {source_id: shuffled(source_id, count, signals, chance) for source_id in PLACES}
-    put = {source_id: [] for source_id in PLACES}
+    came = {source_id: [] for source_id in PLACES}
     out = {source_id: [] for source_id in PLACES}
     order = InOrder(Memory())
     while any(streams.values()):
         source_id = chance.choice([source_id for source_id, stream in streams.items() if stream])
-        put[source_id].append(streams[source_id].pop(0))
-        out[source_id] += order.put(put[source_id][-1])
+        came[source_id].append(streams[source_id].pop(0))
+        out[source_id] += put(order, came[source_id][-1])
     for source_id in PLACES:
         assert [m.header.seq for m in out[source_id] if isinstance(m, Frame)] == list(range(count))
-        assert words_of(out[source_id]) == words_of(put[source_id])
-        for word in words_of(put[source_id]):
+        assert words_of(out[source_id]) == words_of(came[source_id])
+        for word in words_of(came[source_id]):
             before = seqs_before(word, out[source_id])
             assert before >= set(range(word.seq))
-            assert word.seq not in before or word.seq in seqs_before(word, put[source_id])
+            assert word.seq not in before or word.seq in seqs_before(word, came[source_id])
 
 
 def words_of(messages: list[Message]) -> list[Message]:
