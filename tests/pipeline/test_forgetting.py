@@ -73,8 +73,9 @@ def test_an_end_that_waits_for_a_frame_is_not_the_end_yet() -> None:
 def test_what_is_reclaimed_after_the_end_passes_and_leaves_nothing_behind() -> None:
     counts = Counts()
     order = InOrder(counts)
-    for message in (start(), frame(0), EndOfStream("gate", 3, 1)):
+    for message in (start(), first := frame(0), EndOfStream("gate", 3, 1)):
         order.put(message)
+    order.taken(first)
     late = frame(0, dropped=Drop("track", WORKER_LOST), reclaimed=True)
     assert kinds(order.put(late)) == ["0"]
     counts.next.clear()
@@ -90,7 +91,7 @@ def test_the_overlay_draws_no_trail_of_a_source_that_had_the_name_before() -> No
 
 
 def test_an_output_keeps_no_count_for_a_source_that_waits_for_nothing() -> None:
-    class Taken:
+    class Taken(Sink):
         def write(self, *_: object) -> None: ...
         def close(self) -> None: ...
 
