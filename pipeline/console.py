@@ -284,7 +284,7 @@ def _memory_lines(state: RunState) -> list[str]:
 def _written(state: RunState) -> Iterator[str]:
     """What became of each file that was to be written."""
     outputs = dict(state.reports["deliver"].outputs) if "deliver" in state.reports else {}
-    for source in (*state.gone.values(), *state.sources.values()):
+    for source in state.sources.values():
         outputs |= source.outputs
     for counts in by_path([*state.written, *outputs.values()]).values():
         if not counts.frames or counts.path in ("", "-"):

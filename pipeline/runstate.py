@@ -106,7 +106,7 @@ class RunState:
     statuses     what each worker is doing, by its id, in the order of the plan
     *_at         on the monotonic clock: launched, all stages ready, all over
     restarts     of workers, with how they were lost, the last ones
-    written      what outputs had written when their process was lost, the last ones
+    written      what outputs took whose process, or whose source, has gone, the last ones
     lost         how frames came to be lost that no stage could account for, when it is over
     gone         sources that were removed, the last ones; `earlier` is the sum of those before, `earlier_count` of them
     problems     what went wrong, in order; the first decides the exit code
@@ -173,7 +173,7 @@ class RunState:
         source.page = self.page(source)
         if before := self.gone.pop(source_id, None):
             source.page = source.page.plus(self._forgotten(before))
-            source.outputs = added(before.outputs, source.outputs)
+        self.written.extend(source.outputs.values())
         self.gone[source_id] = source
         if len(self.gone) > LAST_GONE:
             self.earlier = self.earlier.plus(self._forgotten(self.gone.pop(next(iter(self.gone)))))
@@ -205,15 +205,7 @@ def by_path(many: Iterable[OutputCounts]) -> dict[str, OutputCounts]:
     """What was written to each path in all, by one process after the other."""
     told: dict[str, OutputCounts] = {}
     for counts in many:
-        told = added(told, {counts.path: counts})
-    return told
-
-
-def added(before: dict[str, OutputCounts], then: dict[str, OutputCounts]) -> dict[str, OutputCounts]:
-    """What the outputs of one name took, before and then."""
-    both = dict(before)
-    for name, counts in then.items():
-        earlier = before.get(name, OutputCounts(counts.path))
+        earlier = told.get(counts.path, OutputCounts(counts.path))
         frames, missed = earlier.frames + counts.frames, earlier.missed + counts.missed
-        both[name] = replace(counts, frames=frames, missed=missed, problem=earlier.problem or counts.problem)
-    return both
+        told[counts.path] = replace(counts, frames=frames, missed=missed, problem=earlier.problem or counts.problem)
+    return told

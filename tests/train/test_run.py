@@ -62,6 +62,7 @@ def same_bytes(a: Path, b: Path) -> bool:
     return a.read_bytes() == b.read_bytes()
 
 
+@pytest.mark.thorough
 def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tmp_path) -> None:
     out = tmp_path / "run"
     done = train(out)
@@ -85,6 +86,7 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
     assert len(found) == 8 and min(found) > 3
 
 
+@pytest.mark.thorough
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
     settings = (
         *TINY,
@@ -109,6 +111,7 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
     assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 11)]
 
 
+@pytest.mark.thorough
 def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> None:
     # Adam's first steps follow the sign of a gradient, however small: a lower rate keeps rounding from becoming a loss.
     settings = (

@@ -10,6 +10,8 @@ import pytest
 from tests.kit.harness import json_lines, run_here
 from tests.kit.media import claim_size, grey_steps, turn, write_picture, write_video
 
+pytestmark = pytest.mark.thorough
+
 
 def tiny(folder: Path) -> Path:
     return write_video(folder / "v.mkv", grey_steps(3, 1, 1), "ffv1", "gray")

@@ -16,6 +16,8 @@ import pytest
 
 from tests.kit.places import CLIP, ROOT
 
+pytestmark = pytest.mark.thorough
+
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 DATA = {"train_json": "train.json", "train_images": "images", "val_json": "train.json", "val_images": "images"}
 STRACE = "strace"

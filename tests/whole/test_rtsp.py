@@ -9,6 +9,8 @@ from tests.kit.account import account
 from tests.kit.harness import STAGES, Leftovers, finish, json_lines, run, run_here, stage_pids, start, wait_until
 from tests.kit.places import CLIP
 
+pytestmark = pytest.mark.thorough
+
 CLIP_FRAMES = 130
 ONCE = ("--set", "sources.127-0-0-1.reconnect=false")
 

@@ -26,6 +26,8 @@ from tests.kit.control import ControlledRun, running
 from tests.kit.harness import children, finish, run, start, wait_until
 from tests.kit.places import CLIP
 
+pytestmark = pytest.mark.thorough
+
 USER, PASSWORD, TOKEN = "uQ7zuser", "pQ7zpass", "tQ7ztoken"
 SECRETS = (USER, PASSWORD, TOKEN)
 ADDRESSES = 2000

@@ -16,6 +16,8 @@ from tests.kit.harness import command, finish, json_lines, stage_pids, wait_unti
 from tests.kit.places import CLIP, ROOT
 from tests.whole.test_imports import modules
 
+pytestmark = pytest.mark.thorough
+
 FULL = Path("/dev/full")
 VALIDATE = (CLIP, "--validate")
 SHORT = (CLIP, "--max-frames", 3, "--input", "64x64", "--engine", "eager")
