@@ -43,17 +43,18 @@ test: setup
 	$(MAKE) --no-print-directory -j2 test-whole test-parts
 
 test-whole test-parts:
-	folder=$$(mktemp -d) && TMPDIR=$$folder $(BIN)/python -m pytest -q $(if $(filter test-whole,$@),,--ignore) tests/whole; \
-		code=$$?; rm -rf $$folder; exit $$code
+	folder=$$(mktemp -d) && TMPDIR=$$folder $(BIN)/python -m pytest -q $(MARKED) $(if $(filter test-whole,$@),,--ignore) \
+		tests/whole; code=$$?; rm -rf $$folder; exit $$code
 
 # And whole trainings, large exports, every worker lost in every way, stops at many moments, and the faults.
 test-all: setup
-	$(BIN)/python -m pytest -q -m ""
+	$(MAKE) --no-print-directory -j2 test-whole test-parts MARKED='-m "not faults"'
+	$(BIN)/python -m pytest -q -m faults
 
 # What breaks a run from outside, with real cameras and signals; the table goes to docs/faults.md.
 faults: setup
 	rm -f docs/faults.md
-	CENTERSTREAM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -q -m faults
+	CENTERSTREAM_ADDS=1000 CENTERSTREAM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest -q -m faults
 
 # Cameras and random faults for so long, and what grows; the curves go to docs/soak.svg.
 MINUTES ?= 60

@@ -1,4 +1,5 @@
-"""A thousand sources come and go while another runs: nothing of them stays. Takes a quarter of an hour and more.
+"""Many sources come and go while another runs: nothing of them stays. CENTERSTREAM_ADDS says how many, 1000 take nine
+minutes; `make faults` does a thousand, `make check` fewer.
 
 `python -m tests.whole.faults.test_control 50` does it with fifty, and prints what it found.
 """
@@ -20,7 +21,7 @@ from tests.kit.control import PATTERN, ControlledRun, running
 from tests.kit.harness import children, wait_until
 from tests.kit.places import CLIP
 
-SOURCES = 1000
+SOURCES = int(os.environ.get("CENTERSTREAM_ADDS", "150"))
 AT_A_TIME = 4
 # Of the first, in which libraries still take what they keep: nothing is concluded from them.
 WARM_UP = 12
@@ -151,7 +152,7 @@ def told(outcome: Outcome) -> str:
 
 @pytest.mark.faults
 @pytest.mark.timeout(7200)
-def test_of_a_thousand_sources_that_came_and_went_nothing_stays() -> None:
+def test_of_many_sources_that_came_and_went_nothing_stays() -> None:
     check(go(SOURCES))
 
 
