@@ -14,11 +14,15 @@ PAIRS = (("decode:cam0", "infer:0"), ("postprocess", "deliver"), ("gather", "tra
 BLOWS = {signal.SIGKILL: "kill -9", signal.SIGSTOP: "SIGSTOP"}
 # What lay in the queue of the video when its process went: told as delivered in a line, and not in the video.
 LOST_WITH_DELIVER = 32
+# What came in a burst after a stand-still is more than may wait for a video; it is counted as missed.
+MISSED_IN_A_BURST = 4
 
 
 def options(*workers: str) -> Options:
     hit = ["cam0"] if workers == ("decode:cam0",) else ["cam0", "cam1"]
-    return Options(hit=hit, allowed=Allowed(missing_pictures=LOST_WITH_DELIVER if "deliver" in workers else 0))
+    return Options(
+        hit=hit, allowed=Allowed(missing_pictures=LOST_WITH_DELIVER if "deliver" in workers else MISSED_IN_A_BURST)
+    )
 
 
 @pytest.mark.parametrize("number", BLOWS, ids=BLOWS.get)
