@@ -1,7 +1,7 @@
 """How long until a 1080p frame is in the next process's hands, its pixels readable?
 
-Ours: the pixels lie in a slot of shared memory and a descriptor goes over a ZeroMQ ipc queue into the next stage's
-inbox. The peer: the same message with the pixels inside, copied over the same ipc socket. Both with the classes that
+Ours: the pixels lie in a slot of shared memory and a descriptor goes over a ZeroMQ ipc queue into the next worker's
+inlet. The peer: the same message with the pixels inside, copied over the same ipc socket. Both with the classes that
 the pipeline runs on; the reader sums one row of pixels before the clock is stopped. `written` adds the writer's copy
 into the slot, which the decoder's own write takes the place of in the pipeline.
 """
@@ -14,29 +14,29 @@ import time
 import numpy as np
 from common import finish, machine, percentiles
 
-from pipeline.frame import Frame, from_parts, to_parts
+from pipeline.frame import Frame, to_parts
+from pipeline.lines import Inlet
 from pipeline.messages import EndOfStream, FrameHeader, Slot
 from pipeline.sharedmem import Pool, PoolSpec, create_pool
-from pipeline.transport import Inbox, Transport
+from pipeline.transport import Transport
 
 SHAPE = (1080, 1920, 3)
 COUNT, WARM_UP, SLOTS = 400, 50, 4
 
 
 def header(seq: int) -> FrameHeader:
-    return FrameHeader("bench", seq, seq / 25, time.monotonic_ns(), time.time(), SHAPE[1], SHAPE[0])
+    return FrameHeader("bench", 0, seq, seq / 25, time.monotonic_ns(), time.time(), SHAPE[1], SHAPE[0])
 
 
 def reader(endpoints: str, fd: int, slot_bytes: int) -> None:
     """The next process: answers each frame with the moment its pixels were read."""
     transport = Transport()
     pools = {"frames": Pool(PoolSpec("frames", fd, SLOTS, slot_bytes))}
-    inbox = Inbox(transport.receiver(f"{endpoints}/reader"), lambda p: from_parts(p, pools), 2, lambda frame: None)
+    inlet = Inlet(transport.receiver(f"{endpoints}/reader"), pools, 1, None)
     answers = transport.sender(f"{endpoints}/writer")
-    while not isinstance(message := inbox.take(30.0), EndOfStream):
-        message.array("image_bgr")[SHAPE[0] // 2].sum()
+    while isinstance(came := inlet.take(30.0), list) and isinstance(frame := came[0], Frame):
+        frame.array("image_bgr")[SHAPE[0] // 2].sum()
         answers.send([time.monotonic_ns().to_bytes(8, "little")])
-    inbox.close()
     transport.close()
 
 
@@ -66,7 +66,7 @@ def hops(endpoints: str, pool: Pool) -> dict[str, list[float]]:
     for seq in range(WARM_UP + COUNT):
         for way, times in ways.items():  # in turn, so that all see the same machine
             times.append(hop(seq, way))
-    queue.send(to_parts(EndOfStream("bench", COUNT)))
+    queue.send(to_parts(EndOfStream("bench", 0, COUNT)))
     transport.close()
     return {way: times[WARM_UP:] for way, times in ways.items()}
 

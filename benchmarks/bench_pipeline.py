@@ -135,9 +135,22 @@ class Parts:
         return len(results)
 
     def _result(self, seq: int, detections: Detections) -> FrameResult:
-        names = self._spec.class_names
         return FrameResult(
-            "bench", seq, seq / self.rate, 0.0, self.width, self.height, None, 0.0, detections, 0.3, names, None
+            source_id="bench",
+            seq=seq,
+            pts_seconds=seq / self.rate,
+            captured_unix=0.0,
+            width=self.width,
+            height=self.height,
+            clock="arrival",
+            failure=None,
+            dropped=None,
+            predicted=False,
+            latency_ms=0.0,
+            detections=detections,
+            score_threshold=0.3,
+            class_names=self._spec.class_names,
+            frames_per_second=None,
         )
 
     def cost(self, overlay: bool) -> dict[str, float]:

@@ -142,7 +142,6 @@ class Free(msgspec.Struct, tag="free", frozen=True):
     """A lane of an inference worker has nothing to do. Its last round had `size` frames and took `busy_ns`."""
 
     worker: int
-    incarnation: int
     size: int = 0
     busy_ns: int = 0
 

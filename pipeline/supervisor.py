@@ -304,8 +304,7 @@ class Supervisor:
         place = self.state.forget(source_id, post.id).place
         self._heartbeats.forget(post.id)
         self._plan.remove_source(source_id)
-        assert self.state.book
-        self.state.book.clear(place)
+        self._house.ledger.clear(place)
         self._waits |= all(source.is_done for source in self.state.sources.values())
 
     # -- who is lost
@@ -405,7 +404,7 @@ class Supervisor:
         """A decoder that is down can tell no end of its source any more."""
         post.state = "over"
         source = self.state.sources[post.plan.source_id]
-        captured = self.state.book.captured(source.place) if self.state.book else 0
+        captured = self._house.ledger.captured(source.place)
         end = EndOfStream(post.plan.source_id, source.place, captured, "its decoder is down")
         source.is_done = not captured and not source.heard()
         source.hear(end)

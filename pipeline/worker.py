@@ -251,7 +251,7 @@ class Worker:
             with self._lanes.taking:
                 if self._asking and asked != self._queue_restarts:
                     asked = self._queue_restarts
-                    self._asking.send(Free(self._plan.number, self._spec.incarnation, size, busy_ns))
+                    self._asking.send(Free(self._plan.number, size, busy_ns))
                 taken = self._take(stage)
             if not taken:
                 continue

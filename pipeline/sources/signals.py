@@ -101,6 +101,10 @@ class Health:
         running = 0.0 if self._lost_since is None else time.monotonic() - self._lost_since
         return self._lost_seconds + running
 
+    def figures(self) -> dict[str, float]:
+        names = ("reconnects", "damaged_frames", "undecoded_packets", "repaired_times", "seconds_lost")
+        return {name: getattr(self, name) for name in names}
+
     def lose(self, since_seconds: float) -> None:
         """Lost since a moment of the monotonic clock, unless it was lost already."""
         if self._lost_since is None:

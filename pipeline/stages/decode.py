@@ -31,7 +31,6 @@ from pipeline.pixels import PixelConverter
 from pipeline.sharedmem import aligned
 from pipeline.sources import (
     CapturedFrame,
-    Health,
     Item,
     LeftOut,
     OpeningStopped,
@@ -75,7 +74,7 @@ class Decode(SourceStage):
         self.kit.tell("opening the source")
         self._offset_seconds = None
         source = open_source(self._settings, self.kit.source_id, self._interrupted, patiently=self.kit.is_patient)
-        self.kit.meter.figures = lambda: figures_of(source.health)
+        self.kit.meter.figures = source.health.figures
         return source
 
     def begin(self, start: Start) -> None:
@@ -331,11 +330,6 @@ class Decode(SourceStage):
             self._source.close()
         if self._slot:  # taken for a frame that never came
             self.kit.pools[FRAMES].end_lease(self._slot)
-
-
-def figures_of(health: Health) -> dict[str, float]:
-    names = ("reconnects", "damaged_frames", "undecoded_packets", "repaired_times", "seconds_lost")
-    return {name: getattr(health, name) for name in names}
 
 
 class Tuning:

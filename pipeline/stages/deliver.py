@@ -58,6 +58,7 @@ class Deliver(Stage):
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.deliver
+        self._wanted = self._settings.outputs()
         self._outputs: dict[str, Output] = {}
         self._sources: dict[str, _Source] = {}
         self._overlay: Overlay | None = None
@@ -66,7 +67,7 @@ class Deliver(Stage):
         self._modules: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        for kind, _ in self._settings.outputs().values():  # only what is wanted is imported, and before the first frame
+        for kind, _ in self._wanted.values():  # only what is wanted is imported, and before the first frame
             self._modules[kind] = importlib.import_module(SINKS[kind].module)
         if self._settings.has_pictures():
             from pipeline.overlay import Overlay
@@ -123,7 +124,7 @@ class Deliver(Stage):
     def _open_outputs(self, source_id: str) -> list[Output]:
         """All that take this source, opened if they are not yet."""
         outputs = []
-        for plain_name, (kind, path) in self._settings.outputs().items():
+        for plain_name, (kind, path) in self._wanted.items():
             name = output_name(plain_name, path, source_id)
             if name not in self._outputs:
                 self._outputs[name] = self._open(name, kind, path.replace(SOURCE, source_id), source_id)

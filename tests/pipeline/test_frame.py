@@ -55,7 +55,7 @@ def test_what_is_said_of_a_source_travels(message) -> None:
 
 
 def test_a_free_lane_says_so() -> None:
-    free = Free(worker=4, incarnation=1, size=8, busy_ns=123)
+    free = Free(worker=4, size=8, busy_ns=123)
     assert from_parts(to_parts(free), {}) == free
 
 

@@ -125,7 +125,7 @@ def test_a_round_of_ghosts_is_none(bench, line) -> None:
 def test_what_has_no_slot_is_no_ghost(bench, line) -> None:
     line.outlet.send(start_of())
     line.outlet.send(Frame(header_of(0, dropped=LATE), bench.pools))
-    line.outlet.send(Free(1, 0))
+    line.outlet.send(Free(1))
     line.outlet.send(end_of(1))
     assert line.taken() == ["StreamStart", 0, "Free", "EndOfStream"]
 

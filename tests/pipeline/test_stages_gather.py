@@ -26,7 +26,7 @@ class Queue:
             self.stage.take(message)
 
     def free(self, lanes: int = 1, worker: int = INFER) -> None:
-        self.take(*[Free(worker, 0)] * lanes)
+        self.take(*[Free(worker)] * lanes)
 
     def given(self) -> list[tuple[int, list[tuple[str, int]]]]:
         """To whom, and which (source, seq)."""
