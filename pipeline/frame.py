@@ -18,6 +18,7 @@ from pipeline.messages import ArrayRef, DataHeader, FrameHeader, Slot
 from pipeline.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
+DETECTION_ARRAYS = tuple(field.name for field in dataclasses.fields(Detections))
 
 # Why there is no result where a slot was given back too early.
 NOT_ITS_OWN = "its pixels were given to another frame"
@@ -68,13 +69,12 @@ class Frame:
 
     def put_detections(self, detections: Detections) -> None:
         """Carry the frame's detections, in place of any it had."""
-        names = [field.name for field in dataclasses.fields(Detections)]
-        self.discard(*names)
-        for name in names:
+        self.discard(*DETECTION_ARRAYS)
+        for name in DETECTION_ARRAYS:
             self.put(name, getattr(detections, name))
 
     def detections(self) -> Detections:
-        return Detections(**{field.name: self.array(field.name) for field in dataclasses.fields(Detections)})
+        return Detections(*(self.array(name) for name in DETECTION_ARRAYS))
 
     def discard(self, *names: str) -> None:
         """Arrays that no later stage reads."""

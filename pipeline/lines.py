@@ -4,6 +4,8 @@ Who holds a frame is written into the slots' table here: the receiver when it ta
 Knows no stage's work.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from pipeline.frame import Frame, Message, from_parts, round_to_parts, to_parts
@@ -57,6 +59,72 @@ class Inlet:
     @property
     def depth(self) -> int:
         return self._order.depth if self._order else 0
+
+
+class Rounds:
+    """The queue of an inference worker: gather gives a round for each time that it is asked.
+
+    It is asked for each lane that has nothing to do. Where all frames of a round may wait, the next is asked for while
+    a lane is still at it: so none waits for the way there and back. Of a live source it would be an older frame.
+    """
+
+    def __init__(self, inlet: Inlet, gather: "Outlet", number: int) -> None:
+        self._inlet, self._gather, self._number = inlet, gather, number
+        self._counting = threading.Lock()
+        self._waiting: deque[list[Frame]] = deque()
+        self._wanted = self._asked = 0
+        self._ended = (0, 0)
+        self._is_new = False
+
+    def lane_is_free(self) -> None:
+        with self._counting:
+            self._wanted += 1
+            self._ask()
+
+    def lane_is_at(self, frames: list[Frame]) -> bool:
+        """Whether the next was asked for already."""
+        may_wait = all(frame.header.may_wait for frame in frames)
+        with self._counting:
+            self._wanted -= not may_wait
+            self._ask()
+        return may_wait
+
+    def lane_took(self, size: int, busy_ns: int) -> None:
+        """So long for a round of so many; told when it is asked again."""
+        self._ended = (size, busy_ns)
+
+    def gather_lost(self) -> None:
+        """Another will be started, which knows of nothing that was asked."""
+        self._is_new = True
+
+    def take(self, timeout_seconds: float) -> list[Frame] | None:
+        """The next round; None when none came in time. By one thread at a time."""
+        if self._is_new:
+            self._is_new = False
+            while (came := self._receive(0.0)) is not None:  # answers of the old one
+                self._waiting.append(came)
+            with self._counting:
+                self._asked = 0
+                self._ask()
+        return self._waiting.popleft() if self._waiting else self._receive(timeout_seconds)
+
+    def _receive(self, timeout_seconds: float) -> list[Frame] | None:
+        came = self._inlet.take(timeout_seconds)
+        if came is None:
+            return None
+        assert not isinstance(came, Free)
+        frames = [message for message in came if isinstance(message, Frame)]
+        with self._counting:
+            self._asked -= 1
+            if not frames:  # nothing was left of it
+                self._ask()
+        return frames
+
+    def _ask(self) -> None:
+        while self._asked + len(self._waiting) < self._wanted:
+            self._asked += 1
+            self._gather.send(Free(self._number, *self._ended))
+            self._ended = (0, 0)
 
 
 class Outlet:

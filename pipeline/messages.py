@@ -82,6 +82,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     captured_ns    monotonic, when the frame's packet came, or the frame was due; `captured_unix` is the wall clock then
     clock          whose clock `captured_unix` is: the sender's, ours at arrival, or when the frame was due
     width, height  of the upright source picture in pixels
+    may_wait       its source is no live one: nothing is gained by waiting for a newer frame
     unseen         not for the network (`every`): its tracks are predicted
     failure        why there is no result for this frame; None is "so far so good", never "nothing seen"
     dropped        where and why it ended; then it has neither slots nor arrays and only travels on to be counted
@@ -98,6 +99,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     width: int
     height: int
     clock: Clock = "arrival"
+    may_wait: bool = False
     unseen: bool = False
     failure: str | None = None
     dropped: Drop | None = None
@@ -139,7 +141,7 @@ class EndOfStream(msgspec.Struct, tag="end", frozen=True):
 
 
 class Free(msgspec.Struct, tag="free", frozen=True):
-    """A lane of an inference worker has nothing to do. Its last round had `size` frames and took `busy_ns`."""
+    """An inference worker can be given one more round. The last that ended had `size` frames and took `busy_ns`."""
 
     worker: int
     size: int = 0
@@ -328,7 +330,9 @@ class Retune(msgspec.Struct, tag="retune", frozen=True):
 
 
 class Stop(msgspec.Struct, tag="stop", frozen=True):
-    """Take no more frames; finish with what has arrived."""
+    """Take no more frames; finish with what has arrived. `drained`: nothing is on its way to anyone any more."""
+
+    drained: bool = False
 
 
 FromWorker = Status | Ready | Report | AskStop | Finished | Failed | Ended | StreamStart | SignalChange | EndOfStream

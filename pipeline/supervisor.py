@@ -228,7 +228,7 @@ class Supervisor:
         may_end = self._stopping or not (self._waits or any(s.is_leaving for s in self.state.sources.values()))
         if is_done and may_end and not decoding and not self._is_ending:
             self._is_ending = self._stopping = True
-            self._crew.tell(Stop(), self._crew.running())
+            self._crew.tell(Stop(drained=True), self._crew.running())
 
     # -- sources that come and go
 

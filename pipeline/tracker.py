@@ -65,6 +65,12 @@ class _Tracks:
         track_ids[self.detections[found]] = self.track_ids[found]
         return track_ids
 
+    def without(self, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Those of the last frame's `wanted` detections (N,) that no track has."""
+        wanted = wanted.copy()
+        wanted[self.detections[self.detections != UNMATCHED]] = False
+        return np.flatnonzero(wanted)
+
     def where(self, keep: NDArray[np.bool_]) -> "_Tracks":
         return _Tracks(*(getattr(self, field.name)[keep] for field in fields(self)))
 
@@ -141,7 +147,7 @@ class ByteTracker:
     def _started_by(self, boxes_xyxy: NDArray[np.float64], detections: Detections) -> _Tracks:
         """New tracks, of the good detections that found none."""
         good = detections.scores >= max(self._settings.new_score, self._settings.high_score)
-        fresh = np.setdiff1d(np.flatnonzero(_sound(boxes_xyxy) & good), self._tracks.detections)
+        fresh = self._tracks.without(_sound(boxes_xyxy) & good)
         return _Tracks.starting(fresh, boxes_xyxy[fresh], detections.class_ids[fresh], detections.scores[fresh])
 
     def _confirm(self) -> None:
@@ -163,7 +169,7 @@ def _match(
 ) -> None:
     """Give those `candidates` (T,) without a detection the `wanted` (N,) that no track has; gains is (T, N)."""
     rows = np.flatnonzero(candidates & (tracks.detections == UNMATCHED))
-    columns = np.setdiff1d(np.flatnonzero(wanted), tracks.detections)
+    columns = tracks.without(wanted)
     if len(rows) and len(columns):
         chosen = assign(gains[np.ix_(rows, columns)])
         tracks.detections[rows] = np.where(chosen == UNMATCHED, UNMATCHED, columns[chosen])

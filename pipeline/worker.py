@@ -20,18 +20,17 @@ from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
 from pipeline.frame import Frame, Message
 from pipeline.ledger import Ledger, LedgerSpec
-from pipeline.lines import Inlet, Outlet, Progress
-from pipeline.messages import EndOfStream, Failed, Finished, Free, Lost, Ready, SignalChange, Start, Stop, StreamStart
+from pipeline.lines import Inlet, Outlet, Progress, Rounds
+from pipeline.messages import EndOfStream, Failed, Finished, Lost, Ready, SignalChange, Start, Stop, StreamStart
 from pipeline.metrics import Meter, hop
 from pipeline.order import InOrder
 from pipeline.plan import WorkerPlan
 from pipeline.settings import Settings
 from pipeline.sharedmem import Lessor, Pool, PoolSpec
 from pipeline.stage import CHAIN, FRAMES, NEXT, Kit, QueueStage, RoundStage, SourceStage, Stage
-from pipeline.transport import POLL_SECONDS, RunKey, Spoke, Transport
+from pipeline.transport import POLL_SECONDS, Bell, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
-CONTROL_SECONDS = 0.1
 # So often a stage is asked whether there is something to do beside frames.
 LOOK_SECONDS = 0.2
 ORPHAN_SECONDS = 5.0
@@ -75,17 +74,17 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec, transport: Transport) -> None:
         self._spec, self._plan, self._transport = spec, spec.plan, transport
+        self._bell, self._last_bell = Bell(), Bell()  # something is to be said; nothing comes any more
         self._control: Spoke = transport.spoke(
-            f"{spec.endpoints}/control", messages.control_name(spec.plan.id, spec.incarnation)
+            f"{spec.endpoints}/control", messages.control_name(spec.plan.id, spec.incarnation), self._bell
         )
         self._stopping = threading.Event()
         self._to_say: deque[messages.FromWorker] = deque()
         self.orphaned = False
         self._meter = Meter(spec.owns_process)
-        self._lanes = Lanes()
+        self._lanes = Lanes(self._bell.ring)
         self._stage: Stage | None = None
         self._depth: Callable[[], int] = lambda: 0
-        self._queue_restarts = 0
         self._next_report = self._next_look = 0.0
 
     def run(self) -> None:
@@ -132,7 +131,7 @@ class Worker:
             meter=self._meter,
             tell=lambda doing: self._say(messages.Status(doing)),
             say_ended=self._say_ended,
-            ask_stop=lambda by_user: self._to_say.append(messages.AskStop(by_user)),
+            ask_stop=lambda by_user: self._say_soon(messages.AskStop(by_user)),
             stopped=self._stopping.is_set,
         )
 
@@ -143,26 +142,32 @@ class Worker:
             for worker, number in self._spec.numbers.items():
                 if worker.startswith("infer:"):
                     self._lanes_of[number] = self._outlet_to(worker)
-        self._asking = self._outlet_to("gather") if isinstance(stage, RoundStage) else None
         if not isinstance(stage, SourceStage):
-            receiver = self._transport.receiver(f"{self._spec.endpoints}/{self._plan.id}")
+            receiver = self._transport.receiver(f"{self._spec.endpoints}/{self._plan.id}", self._last_bell)
             order = None
             if stage.in_order:
                 order = InOrder(Progress(self._ledger, self._pools[FRAMES], self._plan.stage))
             self._inlet = Inlet(receiver, self._pools, self._plan.number, order)
             self._depth = lambda: self._inlet.depth
+        if isinstance(stage, RoundStage):
+            self._rounds = Rounds(self._inlet, self._outlet_to("gather"), self._plan.number)
 
     def _outlet_to(self, worker: str) -> Outlet:
         sender = self._transport.sender(f"{self._spec.endpoints}/{worker}")
         return Outlet(sender, self._spec.numbers[worker], self._stopping.is_set)
 
     def _say_ended(self, source_id: str) -> None:
-        self._to_say.append(messages.Ended(source_id, self._meter.close_outputs(source_id)))
+        self._say_soon(messages.Ended(source_id, self._meter.close_outputs(source_id)))
 
     # -- the control path: this thread only
 
     def _say(self, message: messages.FromWorker) -> None:
         self._control.send(messages.encode(message))
+
+    def _say_soon(self, message: messages.FromWorker) -> None:
+        """From any thread."""
+        self._to_say.append(message)
+        self._bell.ring()
 
     def _listen(self, timeout_seconds: float) -> messages.ToWorker | None:
         body = self._control.receive(timeout_seconds)
@@ -174,7 +179,7 @@ class Worker:
             if isinstance(word, Start):
                 return word
             if isinstance(word, Stop):
-                self._stopping.set()
+                self._stop(word)
         return None
 
     def _serve(self, stage: Stage, start: Start) -> None:
@@ -184,6 +189,8 @@ class Worker:
         elif isinstance(stage, QueueStage):
             self._depth = lambda: stage.depth
             self._lanes.start(lambda: self._queue(stage, start), 1)
+        elif isinstance(stage, RoundStage):
+            self._lanes.start(lambda: self._rounds_lane(stage), stage.lanes)
         else:
             for word in start.told:  # an end waits, as if it came now, for the frames before it
                 for told in self._inlet.sorted(word):
@@ -194,9 +201,12 @@ class Worker:
 
     def _keep_in_touch(self, lanes: "Lanes") -> None:
         """Report and listen until `lanes` end: who says nothing for long is taken for dead."""
-        while not lanes.ended(CONTROL_SECONDS):
-            while (word := self._listen(0.0)) is not None:
+        while not lanes.have_ended:
+            word = self._listen(max(0.0, self._next_report - time.monotonic()))
+            self._bell.hush()
+            while word is not None:
                 self._hear(word)
+                word = self._listen(0.0)
             while self._to_say:
                 self._say(self._to_say.popleft())
             if time.monotonic() >= self._next_report:
@@ -206,13 +216,18 @@ class Worker:
     def _hear(self, word: messages.ToWorker) -> None:
         match word:
             case Stop():
-                self._stopping.set()
+                self._stop(word)
             case Lost() if isinstance(self._stage, QueueStage):
                 self._stage.lost(word.worker)
             case Lost():
-                self._queue_restarts += 1
+                self._rounds.gather_lost()
             case messages.Pause() | messages.Retune() if isinstance(self._stage, SourceStage):
                 self._stage.hear(word)
+
+    def _stop(self, word: Stop) -> None:
+        self._stopping.set()
+        if word.drained:
+            self._last_bell.ring()
 
     def _report(self) -> messages.Report:
         for queue in self._transport.refused():
@@ -222,7 +237,7 @@ class Worker:
     def _finish(self) -> None:
         self._stopping.set()
         stage = self._stage
-        closing = Lanes()
+        closing = Lanes(self._bell.ring)
         closing.start(lambda: stage.close() if stage else None, 1)  # a large file on a slow disk takes its time
         self._keep_in_touch(closing)
         problem = stage.problem if stage else None
@@ -240,26 +255,41 @@ class Worker:
 
     def _pass_on(self, message: Message) -> None:
         if self._plan.stage == CHAIN[0] and not isinstance(message, Frame):
-            self._to_say.append(message)
+            self._say_soon(message)
         if self._outlet:
             self._outlet.send(message)
 
     def _lane(self, stage: Stage) -> None:
-        asked = -1
-        size = busy_ns = 0
         while not self._lanes.over:
             with self._lanes.taking:
-                if self._asking and asked != self._queue_restarts:
-                    asked = self._queue_restarts
-                    self._asking.send(Free(self._plan.number, size, busy_ns))
                 taken = self._take(stage)
-            if not taken:
-                continue
-            asked = -1
-            entered_ns = time.monotonic_ns()
             with self._lanes.busy():
                 self._work(stage, taken)
-            size, busy_ns = len(taken), time.monotonic_ns() - entered_ns
+
+    def _rounds_lane(self, stage: RoundStage) -> None:
+        has_asked = False
+        while not self._lanes.over:
+            if not has_asked:
+                has_asked = True
+                self._rounds.lane_is_free()
+            with self._lanes.taking:
+                frames = self._take_round(stage)
+            if not frames:
+                continue
+            has_asked = self._rounds.lane_is_at(frames)
+            entered_ns = time.monotonic_ns()
+            with self._lanes.busy():
+                self._process(stage, frames)
+            self._rounds.lane_took(len(frames), time.monotonic_ns() - entered_ns)
+
+    def _take_round(self, stage: RoundStage) -> list[Frame]:
+        if self._lanes.over:
+            return []
+        came = self._rounds.take(POLL_SECONDS)
+        if came is None and self._stopping.is_set():
+            self._lanes.over = True
+        self._look_up(stage)
+        return came or []
 
     def _take(self, stage: Stage) -> list[Message]:
         """What there is to do; when there is nothing and no more is to come, the lanes are over."""
@@ -269,16 +299,19 @@ class Worker:
         if came is None and self._stopping.is_set():
             self._lanes.over = True
         taken = came if isinstance(came, list) else []
-        if (now := time.monotonic()) >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
-            stage.idle()
-            taken += self._inlet.look(now)
+        if self._look_up(stage):
+            taken += self._inlet.look(time.monotonic())
         return taken
 
+    def _look_up(self, stage: Stage) -> bool:
+        """Whether it is time for what is done beside frames."""
+        now = time.monotonic()
+        if is_due := now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            stage.idle()
+        return is_due
+
     def _work(self, stage: Stage, taken: list[Message]) -> None:
-        if isinstance(stage, RoundStage):
-            self._process(stage, [message for message in taken if isinstance(message, Frame)])
-            return
         for message in taken:
             if isinstance(message, Frame):
                 self._inlet.taken(message)
@@ -340,14 +373,16 @@ def _is_good(frame: Frame) -> bool:
 class Lanes:
     """Threads that work side by side. The first exception ends all and is raised by `join`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell_end: Callable[[], None]) -> None:
+        """`tell_end()` is called when the last has ended."""
+        self._tell_end = tell_end
         self.taking = threading.Lock()
         self.over = False
         self._threads: list[threading.Thread] = []
         self._busy_since: dict[int, float] = {}
         self._running = 0
         self._counting = threading.Lock()
-        self._all_ended = threading.Event()
+        self.have_ended = False
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], None], count: int) -> None:
@@ -366,7 +401,8 @@ class Lanes:
         with self._counting:
             self._running -= 1
             if not self._running:
-                self._all_ended.set()
+                self.have_ended = True
+                self._tell_end()
 
     def busy(self) -> "_Busy":
         """While a lane works: `with lanes.busy(): …`"""
@@ -376,10 +412,6 @@ class Lanes:
         """For how long the lane that has worked longest without a pause has done so."""
         since = list(self._busy_since.values())
         return time.monotonic() - min(since) if since else 0.0
-
-    def ended(self, timeout_seconds: float) -> bool:
-        """Whether all lanes have come to their end, waiting for it at most so long."""
-        return self._all_ended.wait(timeout_seconds)
 
     def join(self) -> None:
         for thread in self._threads:

@@ -34,6 +34,7 @@ from train.state import Progress, State, optimiser_tensors, restore_optimiser
 from train.team import Team
 
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+LOADER_END_SECONDS = 5.0  # for the kernel to tell us that a process which broke its connection has ended
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Losses = dict[str, float]
@@ -112,7 +113,12 @@ class Trainer:
         )
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            # Its batch was lost on the way from it. Its end itself is a RuntimeError of DataLoader's signal handler.
+            time.sleep(LOADER_END_SECONDS)
+            raise TrainingError(f"a process that loads images is not heard any more: {error}") from None
         self._unreadable.update(batch.problems)
         if len(self._unreadable) > UNREADABLE_SHARE * len(self._data.images):
             some = "; ".join(sorted(self._unreadable)[:3])

@@ -42,8 +42,8 @@ from pipeline.sources import (
 )
 from pipeline.stage import FRAMES, Emit, Kit, SourceStage
 
-# Slots come back without a word: so often a decoder that waits for one looks.
-LOOK_SECONDS = 0.003
+# Slots come back without a word: so soon a decoder that waits for one looks, and then ever less often.
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.002, 0.032
 PAUSE_SECONDS = 0.05
 
 
@@ -163,13 +163,15 @@ class Decode(SourceStage):
         none. False when there is to be no further frame."""
         if not self._may_block:
             self._wait_while_paused()
+        wait_seconds = LOOK_SECONDS
         while self._policy == "block" and (self._slot is None or self._paused.is_set()):
             if self.kit.stopped():
                 return False
             if self._paused.is_set():
                 self._wait_while_paused()
             elif self._slot is None and (slot := self._lease()) is None:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(wait_seconds)
+                wait_seconds = min(2 * wait_seconds, LONGEST_LOOK_SECONDS)
             else:
                 self._slot = slot
         self._free_ns = time.monotonic_ns()
@@ -297,6 +299,7 @@ class Decode(SourceStage):
             clock=captured.clock,
             width=captured.width,
             height=captured.height,
+            may_wait=self._policy == "block",
             unseen=self._tuning.leaves_unseen(self._seq),
             leases=[slot],
         )

@@ -28,7 +28,7 @@ class Gather(QueueStage):
         self._waiting: Counter[str] = Counter()
         self._known: set[str] = set()
         self._ended: set[str] = set()
-        self._free: deque[Free] = deque()
+        self._free: deque[int] = deque()
         self._ahead: list[Slot] = []
 
     def begin(self, start: Start) -> None:
@@ -52,7 +52,7 @@ class Gather(QueueStage):
     def take(self, message: Message | Free) -> None:
         match message:
             case Free():
-                self._free.append(message)
+                self._free.append(message.worker)
                 if message.size:
                     self._rounds.served(message.size, message.busy_ns)
             case Frame():
@@ -102,7 +102,7 @@ class Gather(QueueStage):
             self._ended.discard(source_id)
 
     def lost(self, worker: int) -> None:
-        self._free = deque(lane for lane in self._free if lane.worker != worker)
+        self._free = deque(number for number in self._free if number != worker)
 
     def rounds(self) -> list[tuple[int, list[Frame]]]:
         given: list[tuple[int, list[Frame]]] = []
@@ -114,7 +114,7 @@ class Gather(QueueStage):
             for frame in frames:
                 self._left(frame)
             self._ahead += [slot for frame in frames for slot in frame.header.leases]
-            given.append((self._free.popleft().worker, frames))
+            given.append((self._free.popleft(), frames))
         return given
 
     def _has_room(self) -> bool:

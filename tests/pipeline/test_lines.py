@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.fates import LATE
 from pipeline.frame import Frame
-from pipeline.lines import Inlet, Outlet, Progress
+from pipeline.lines import Inlet, Outlet, Progress, Rounds
 from pipeline.messages import Free
 from pipeline.order import InOrder
 from pipeline.stage import FRAMES
@@ -163,3 +163,81 @@ def test_a_missing_frame_is_waited_for_while_a_slot_holds_it(bench, transport) -
     bench.pools[FRAMES].end_lease(missing.header.leases[0])
     assert line.inlet.look(200.0) == []
     assert [frame.header.seq for frame in line.inlet.look(300.0)] == [0, 1]
+
+
+class Gathering:
+    """The rounds of an inference worker, and gather beside it: what it was asked, and what it gives."""
+
+    def __init__(self, bench: Bench, transport: Transport) -> None:
+        self._bench, self._line = bench, Line(bench, transport)
+        self._asked = Inlet(transport.receiver("inproc://gather"), bench.pools, 0, None)
+        outlet = Outlet(transport.sender("inproc://gather"), 0, lambda: False)
+        self.rounds = Rounds(self._line.inlet, outlet, STAGE)
+        self._seq = 0
+
+    def asked(self) -> int:
+        """How often since the last look."""
+        count = 0
+        while isinstance(self._asked.take(0.1), Free):
+            count += 1
+        return count
+
+    def last_figures(self) -> tuple[int, int]:
+        free = self._asked.take(1.0)
+        assert isinstance(free, Free)
+        return free.size, free.busy_ns
+
+    def give(self, may_wait: bool, ghost: bool = False) -> None:
+        frame = self._bench.frame(self._seq, may_wait=may_wait)
+        self._seq += 1
+        self._line.outlet.send_round([frame])
+        if ghost:
+            self._bench.pools[FRAMES].end_lease(frame.header.leases[0])
+
+
+@pytest.fixture
+def gathering(bench, transport) -> Gathering:
+    return Gathering(bench, transport)
+
+
+def test_gather_is_asked_once_for_each_lane_that_is_free(gathering) -> None:
+    assert gathering.asked() == 0
+    gathering.rounds.lane_is_free()
+    gathering.rounds.lane_is_free()
+    assert gathering.asked() == 2 and gathering.rounds.take(0.0) is None and gathering.asked() == 0
+
+
+@pytest.mark.parametrize("may_wait", [False, True])
+def test_only_what_may_wait_is_asked_for_ahead(gathering, may_wait: bool) -> None:
+    gathering.rounds.lane_is_free()
+    assert gathering.asked() == 1
+    gathering.give(may_wait)
+    frames = gathering.rounds.take(1.0)
+    assert gathering.rounds.lane_is_at(frames) == may_wait
+    assert gathering.asked() == may_wait
+    gathering.rounds.lane_took(1, 70)
+    if not may_wait:
+        gathering.rounds.lane_is_free()
+        assert gathering.last_figures() == (1, 70)
+        return
+    gathering.give(may_wait)
+    gathering.rounds.lane_is_at(gathering.rounds.take(1.0))
+    assert gathering.last_figures() == (1, 70)
+
+
+def test_for_a_round_of_ghosts_another_is_asked_for(gathering) -> None:
+    gathering.rounds.lane_is_free()
+    assert gathering.asked() == 1
+    gathering.give(may_wait=True, ghost=True)
+    assert not gathering.rounds.take(0.5)
+    assert gathering.asked() == 1
+
+
+def test_a_new_gather_is_asked_for_what_the_old_one_owed_and_no_more(gathering) -> None:
+    for _ in range(3):
+        gathering.rounds.lane_is_free()
+    gathering.give(may_wait=False)
+    assert gathering.asked() == 3
+    gathering.rounds.gather_lost()
+    assert [frame.header.seq for frame in gathering.rounds.take(1.0)] == [0]
+    assert gathering.asked() == 2  # the third is answered already

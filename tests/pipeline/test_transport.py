@@ -8,7 +8,7 @@ import time
 import pytest
 import zmq
 
-from pipeline.transport import HIGH_WATER_MARK, RunKey, Transport
+from pipeline.transport import HIGH_WATER_MARK, Bell, RunKey, Transport
 from tests.kit.harness import wait_until
 
 
@@ -53,6 +53,22 @@ def test_the_parts_of_a_message_stay_together_whoever_sends(transport) -> None:
     for thread in threads:
         thread.join()
     assert sorted(came) == sorted([name, name * 2, name * 3] for name in names for _ in range(50))
+
+
+def test_a_bell_ends_the_wait_until_it_is_hushed(transport) -> None:
+    bell = Bell()
+    receiver = transport.receiver("inproc://belled", bell)
+    sender = transport.sender("inproc://belled")
+    began = time.monotonic()
+    threading.Timer(0.1, bell.ring).start()
+    assert receiver.receive(60.0) is None and receiver.receive(60.0) is None
+    assert time.monotonic() - began < 30
+    sender.send([b"one"])
+    assert [bytes(part) for part in receiver.receive(60.0)] == [b"one"]
+    bell.hush()
+    bell.hush()
+    began = time.monotonic()
+    assert receiver.receive(0.2) is None and time.monotonic() - began > 0.1
 
 
 def test_a_sender_to_nobody_waits_and_gives_up_when_it_is_told_to(transport) -> None:
