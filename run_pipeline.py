@@ -20,26 +20,26 @@ from configs import startup
 
 
 def main() -> int:
-    from pipeline import cli
+    from pipeline.command import cli
     from pipeline.errors import CenterStreamError, place_of, way_of
 
     cli.hide_secrets_from_process_list()
     try:
         if sys.argv[1:2] == ["ctl"]:
-            from pipeline import ctl
+            from pipeline.command import ctl
 
             return ctl.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
-        from pipeline import preflight
+        from pipeline.command import preflight
 
         preflight.check(command.settings, command.config)
         if command.validate:
-            from pipeline.validate import validate
+            from pipeline.command.validate import validate
 
             return validate(command.settings)
-        from pipeline.console import Console
-        from pipeline.follow import Watched
-        from pipeline.supervisor import Supervisor
+        from pipeline.command.console import Console
+        from pipeline.control.follow import Watched
+        from pipeline.run.supervisor import Supervisor
 
         with Console(command.verbose) as console:
             check = partial(preflight.check_one, config=command.config)

@@ -14,11 +14,11 @@ import time
 import numpy as np
 from common import finish, machine, percentiles
 
-from pipeline.frame import Frame, to_parts
-from pipeline.lines import Inlet
-from pipeline.messages import EndOfStream, FrameHeader, Slot
-from pipeline.sharedmem import Pool, PoolSpec, create_pool
-from pipeline.transport import Transport
+from pipeline.flow.frame import Frame, to_parts
+from pipeline.flow.lines import Inlet
+from pipeline.flow.messages import EndOfStream, FrameHeader, Slot
+from pipeline.flow.sharedmem import Pool, PoolSpec, create_pool
+from pipeline.flow.transport import Transport
 
 SHAPE = (1080, 1920, 3)
 COUNT, WARM_UP, SLOTS = 400, 50, 4

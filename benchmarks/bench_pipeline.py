@@ -28,17 +28,17 @@ from common import DATA, ROOT, finish, machine
 import models
 from models.engines import Job, create_engine
 from models.engines.choice import choose
-from pipeline.detections import Detections
+from pipeline.flow.detections import Detections
+from pipeline.flow.results import FrameResult
 from pipeline.geometry import fit_input
 from pipeline.kernels.boxes import decode_heads
-from pipeline.launch import WORKER_ENVIRONMENT
 from pipeline.overlay import Overlay
-from pipeline.pixels import PixelConverter
-from pipeline.results import FrameResult
+from pipeline.run.launch import WORKER_ENVIRONMENT
+from pipeline.run.supervisor import Supervisor
 from pipeline.settings import DeliverSettings, InferSettings, QueueSettings, Settings, SourceSettings, usable_cores
 from pipeline.sinks.video import VideoSink
 from pipeline.sources import CapturedFrame, open_source
-from pipeline.supervisor import Supervisor
+from pipeline.sources.pixels import PixelConverter
 from pipeline.tracker import ByteTracker
 
 NETWORK_FRAMES = 60

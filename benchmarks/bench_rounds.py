@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from common import finish, machine
 
-from pipeline.rounds import Figures, Rounds
+from pipeline.flow.rounds import Figures, Rounds
 from tests.kit.lanes import MS, SECOND, File, Log, Source, simulate
 
 INTERVAL_NS = 100 * MS

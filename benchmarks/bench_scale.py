@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from common import finish, machine, percentiles
 
-from pipeline.pixels import PixelConverter
+from pipeline.sources.pixels import PixelConverter
 
 SIZES = {"768x576": (768, 576), "1080p": (1920, 1080), "4K": (3840, 2160)}
 INPUT_SIZE = 512

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import OutputError
-from pipeline.frame import Frame
-from pipeline.messages import OutputCounts, SignalChange
-from pipeline.results import FrameResult
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import OutputCounts, SignalChange
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Image, Sink
 from pipeline.sinks.window import StopRequested
 
@@ -44,6 +44,11 @@ class Ticket:
             self._open += 1
             self._readers += reads
 
+    def taken(self) -> None:
+        """By one output, which still holds it."""
+        self.hold()
+        self.release(taken=True)
+
     def release(self, taken: bool = False, reads: bool = True) -> None:
         """As it was held."""
         with self._lock:
@@ -59,13 +64,25 @@ class Ticket:
             self._frame.give_back()
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Item:
-    """What waits for an output: something to do with the sink; `ticket` is its frame's, held as `reads` says."""
+    """What waits for an output: something to do with the sink. `ticket` is its frame's, held as `reads` says; `then()`
+    is called once it is done, or given up."""
 
     def __init__(
-        self, work: Callable[[Sink], None], ticket: Ticket | None = None, source_id: str = "", reads: bool = False
+        self,
+        work: Callable[[Sink], None],
+        ticket: Ticket | None = None,
+        source_id: str = "",
+        reads: bool = False,
+        counts: bool = False,
+        then: Callable[[], None] = _nothing,
     ) -> None:
         self.work, self.ticket, self.source_id, self.reads = work, ticket, source_id, reads
+        self.counts, self.then = counts, then
 
 
 class Output:
@@ -83,8 +100,10 @@ class Output:
         failed: Callable[[OutputError], None],
         stop_requested: Callable[[], None],
         has_pictures: bool = True,
+        has_fates: bool = False,
     ) -> None:
-        """`has_pictures`: it reads the frames' pictures, which keep their slots."""
+        """As `pipeline.kinds.SinkKind` says; whoever reads the frames' pictures keeps their slots."""
+        self.has_fates = has_fates
         self._reads = has_pictures
         self._most_frames = WAITING_FRAMES if has_pictures else WAITING_LINES
         self.name, self.counts = name, counts
@@ -92,6 +111,8 @@ class Output:
         self._sink: Sink | None = None
         self._place: os.stat_result | None = None
         self._items: deque[_Item] = deque()
+        self._at: list[_Item] = []
+        self._following = threading.Lock()
         self._waiting: dict[str, int] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -101,23 +122,46 @@ class Output:
 
     # -- whoever delivers
 
-    def offer(self, ticket: Ticket, result: FrameResult, image_bgr: Image | None, may_wait: bool) -> None:
-        """A frame; without `may_wait` it is missed, and counted so, when too many wait already."""
-        reads = self._reads or may_wait  # what waits without a bound of its own is bounded by the slots
-        item = _Item(lambda sink: sink.write(result, image_bgr), ticket, result.source_id, reads)
+    def offer(
+        self,
+        ticket: Ticket,
+        result: FrameResult,
+        image_bgr: Image | None,
+        may_wait: bool,
+        then: Callable[[], None] | None = None,
+    ) -> bool:
+        """A frame, or that one was dropped; whether it is taken, and `then()` will be called. Without `may_wait` it is
+        missed, and counted so, when too many wait already."""
+        # What waits without a bound of its own is bounded by the slots.
+        reads = self._reads or may_wait or then is not None
+        is_frame = result.dropped is None
+        item = _Item(
+            lambda sink: sink.write(result, image_bgr), ticket, result.source_id, reads, is_frame, then or _nothing
+        )
         with self._changed:
-            if self.is_over:
-                return
-            if not may_wait and self._waiting.get(item.source_id, 0) >= self._most_frames:
+            if self.is_over or self._closing:
+                return False
+            waiting = self._waiting.get(item.source_id, 0)
+            if len(self._items) >= MOST_WAITING or (is_frame and not may_wait and waiting >= self._most_frames):
                 self.counts.missed += 1
-                return
+                return False
             ticket.hold(reads)
-            self._waiting[item.source_id] = self._waiting.get(item.source_id, 0) + 1
+            if is_frame:
+                self._waiting[item.source_id] = waiting + 1
             self._put(item)
+            return True
 
-    def tell(self, result: FrameResult) -> None:
-        """A frame that was dropped."""
-        self._do(lambda sink: sink.write(result, None))
+    def is_behind(self, source_id: str) -> bool:
+        """So many frames of it wait that nobody else should wait for this output: as many as others can take at once."""
+        return self._waiting.get(source_id, 0) >= WAITING_FRAMES - 1
+
+    def let_pass(self) -> None:
+        """What is to follow on its items follows now, in their order."""
+        with self._following:
+            with self._changed:
+                items = [*self._at, *self._items]
+            for item in items:
+                self._follow(item)
 
     def record(self, signal: SignalChange) -> None:
         self._do(lambda sink: sink.record(signal))
@@ -166,15 +210,28 @@ class Output:
                 self._work(item)
             except OutputError as caught:
                 error = caught
-            if item.ticket:
+            if item.counts:
                 with self._changed:
                     self._served(item.source_id)
-                if error is None:
-                    self.counts.frames += 1
-                item.ticket.release(error is None, item.reads)
+                self.counts.frames += error is None
+            self._done(item, taken=error is None)
             if error:
                 self._give_up(error)
         self._close_sink()
+
+    def _done(self, item: _Item, taken: bool) -> None:
+        if item.ticket and taken:
+            item.ticket.taken()
+        with self._following:
+            self._follow(item)
+        if item.ticket:
+            item.ticket.release(reads=item.reads)
+
+    @staticmethod
+    def _follow(item: _Item) -> None:
+        """Once; what follows on several items is in their order as long as this is, which `_following` sees to."""
+        then, item.then = item.then, _nothing
+        then()
 
     def _served(self, source_id: str) -> None:
         self._waiting[source_id] -= 1
@@ -184,7 +241,8 @@ class Output:
     def _next(self) -> _Item | None:
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closing)
-            return self._items.popleft() if self._items else None
+            self._at = [self._items.popleft()] if self._items else []
+            return self._at[0] if self._at else None
 
     def _work(self, item: _Item) -> None:
         if self._sink is None:
@@ -209,8 +267,7 @@ class Output:
             self._items.clear()
         self.counts.problem = self.counts.problem or str(error)
         for item in left:
-            if item.ticket:
-                item.ticket.release(False, item.reads)
+            self._done(item, taken=False)
         self._failed(error)
 
     def _close_sink(self) -> None:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detections import NO_TRACK, Detections
-from pipeline.results import FrameResult
+from pipeline.flow.detections import NO_TRACK, Detections
+from pipeline.flow.results import FrameResult
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]  # blue, green, red

@@ -1,4 +1,4 @@
-"""Every setting of a run, with its default, its range and what it means. `pipeline.config` reads them from files.
+"""Every setting of a run, with its default, its range and what it means. `command.config` reads them from files.
 
 Each struct is the configuration of one part; the part takes it as its only configuration. Unknown keys are refused.
 """

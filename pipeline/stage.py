@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import CenterStreamError
-from pipeline.frame import Frame, Message
-from pipeline.ledger import Ledger
-from pipeline.messages import (
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.ledger import Ledger
+from pipeline.flow.messages import (
     EndOfStream,
     Free,
     ModelCard,
@@ -19,9 +19,9 @@ from pipeline.messages import (
     Start,
     StreamStart,
 )
-from pipeline.metrics import Meter
+from pipeline.flow.metrics import Meter
+from pipeline.flow.sharedmem import Lessor, Pool
 from pipeline.settings import Settings
-from pipeline.sharedmem import Lessor, Pool
 
 # The path of every frame, and the order in which everything is listed.
 CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detections import NO_TRACK, Detections
+from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.kernels import kalman
 from pipeline.kernels.assign import UNMATCHED, assign
 from pipeline.kernels.boxes import iou

@@ -8,8 +8,8 @@ import cv2  # noqa: F401  # before any sink imports av, or opening a window hang
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.messages import SignalChange
-from pipeline.results import FrameResult
+from pipeline.flow.messages import SignalChange
+from pipeline.flow.results import FrameResult
 
 Image = NDArray[np.uint8]
 

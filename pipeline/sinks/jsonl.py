@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detections import NO_TRACK
-from pipeline.messages import Clock, Outage, SignalChange, SignalState
-from pipeline.results import FrameResult
+from pipeline.flow.detections import NO_TRACK
+from pipeline.flow.messages import Clock, Outage, SignalChange, SignalState
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Sink, Target
 from pipeline.sinks.lines import LineFile
 

@@ -10,7 +10,7 @@ a source) nor failures: a frame without a result has no lines, and neither has o
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.results import FrameResult
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Sink, Target
 from pipeline.sinks.lines import LineFile
 

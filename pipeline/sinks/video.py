@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from configs.uri import shown_text
 from pipeline.errors import OutputError, UsageError
-from pipeline.results import FrameResult
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Image, Sink, Target
 
 TICKS_PER_SECOND = 90_000

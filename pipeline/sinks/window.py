@@ -8,7 +8,7 @@ import os
 import sys
 
 from pipeline.errors import StageError, UsageError
-from pipeline.results import FrameResult
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Image, Sink, Target
 
 _ESCAPE = 27

@@ -9,10 +9,10 @@ from typing import Literal, Self
 from av.video.frame import VideoFrame
 
 from pipeline.errors import SourceError
-from pipeline.pixels import turned
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address, Kind
 from pipeline.sources.late import LeftOut, Pace
+from pipeline.sources.pixels import turned
 from pipeline.sources.signals import Health, Signal
 
 Stopped = Callable[[], bool]

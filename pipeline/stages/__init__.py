@@ -1,1 +1,1 @@
-"""The five stages. Each module holds one class, named like its module; none imports another."""
+"""The stages. Each module holds one class, named like its module; none imports another."""

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from msgspec.structs import replace
 
 from pipeline.errors import SourceError
-from pipeline.fates import ABOVE_RATE, LATE, NO_SLOT, Drop
-from pipeline.frame import Frame, Message
-from pipeline.messages import (
+from pipeline.flow.fates import ABOVE_RATE, LATE, NO_SLOT, Drop
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.messages import (
     EndOfStream,
     FrameHeader,
     Hop,
@@ -27,8 +27,7 @@ from pipeline.messages import (
     Start,
     StreamStart,
 )
-from pipeline.pixels import PixelConverter
-from pipeline.sharedmem import aligned
+from pipeline.flow.sharedmem import aligned
 from pipeline.sources import (
     CapturedFrame,
     Item,
@@ -40,6 +39,7 @@ from pipeline.sources import (
     open_source,
     parse_address,
 )
+from pipeline.sources.pixels import PixelConverter
 from pipeline.stage import FRAMES, Emit, Kit, SourceStage
 
 # Slots come back without a word: so soon a decoder that waits for one looks, and then ever less often.

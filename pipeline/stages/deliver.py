@@ -10,14 +10,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.detections import Detections
 from pipeline.errors import OutputError
-from pipeline.fates import DELIVERED, FAILED, NO_OUTPUT
-from pipeline.frame import Frame
+from pipeline.flow.detections import Detections
+from pipeline.flow.fates import DELIVERED, FAILED, LOST, NO_OUTPUT
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import EndOfStream, FrameHeader, SignalChange, Start, StreamStart
+from pipeline.flow.results import FrameResult
 from pipeline.kinds import SINKS, SOURCE
-from pipeline.messages import EndOfStream, SignalChange, Start, StreamStart
 from pipeline.outputs import Output, Ticket
-from pipeline.results import FrameResult
 from pipeline.sinks import Image, Target
 from pipeline.stage import FRAMES, Kit, Stage
 
@@ -64,6 +64,7 @@ class Deliver(Stage):
         self._overlay: Overlay | None = None
         self._written: set[str] = set()
         self._closing: dict[str, list[Output]] = {}
+        self._lost: dict[int, set[int]] = {}
         self._modules: dict[str, Any] = {}
 
     def prepare(self) -> None:
@@ -88,10 +89,24 @@ class Deliver(Stage):
         return self._sources[source_id]
 
     def stream_started(self, start: StreamStart) -> None:
+        if start.source_id not in self._sources and self.kit.incarnation:
+            self._tell_lost(start)
         source = self._source(start.source_id)
         source.score_threshold = start.score_threshold
         source.frames_per_second = start.frames_per_second
         source.may_wait = start.policy == "block"
+
+    def _tell_lost(self, start: StreamStart) -> None:
+        """What an earlier process took and told nothing of, now before anything new of the source. What had slots the
+        supervisor tells us of as well."""
+        lost = self.kit.ledger.untold(start.place, "deliver")
+        self._lost[start.place] = set(lost)
+        now_ns, now_unix = time.monotonic_ns(), time.time()
+        for seq in lost:
+            header = FrameHeader(
+                start.source_id, start.place, seq, 0.0, now_ns, now_unix, 0, 0, dropped=LOST["deliver"]
+            )
+            self.process(Frame(header, {}))
 
     def signal_changed(self, signal: SignalChange) -> None:
         self._source(signal.source_id).signal = signal
@@ -102,15 +117,22 @@ class Deliver(Stage):
         if end.failure is None:
             for output in self._open_outputs(end.source_id):
                 output.open()
+        self._lost.pop(end.place, None)
         if source := self._sources.pop(end.source_id, None):
             source.let_go()
         if self._overlay:
             self._overlay.forget(end.source_id)
         own = [name for name in self._outputs if name.endswith(f" ({end.source_id})")]
+        self._let_pass()
         self._closing[end.source_id] = [self._outputs.pop(name) for name in own]
         for output in self._closing[end.source_id]:
             output.close()
         self._look_closing()
+
+    def _let_pass(self) -> None:
+        """Whatever is to be offered to an output is, before one is closed."""
+        for output in self._outputs.values():
+            output.let_pass()
 
     def _look_closing(self) -> None:
         """A source has ended when its own outputs are closed; the others do not wait for that."""
@@ -139,7 +161,8 @@ class Deliver(Stage):
         self._written.add(name)
         counts = self.kit.meter.output(name, path)
         make = partial(self._modules[kind].open_sink, target)
-        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True), SINKS[kind].has_pictures)
+        _, has_pictures, has_fates, *_ = SINKS[kind]
+        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True), has_pictures, has_fates)
 
     def _failed(self, error: OutputError) -> None:
         """What becomes of the run; without outputs nobody would see what is computed from here on."""
@@ -153,30 +176,50 @@ class Deliver(Stage):
 
     def process(self, frame: Frame) -> None:
         header = frame.header
+        if header.reclaimed and header.seq in self._lost.get(header.place, ()):
+            return
         source = self._source(header.source_id)
         result = self._result(frame, source)
-        if header.dropped:
-            self.kit.ledger.tell(header.place, header.dropped)
-            for output in self._open_outputs(header.source_id):
-                output.tell(result)
-            return
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
         if image_bgr is not None and self._overlay and self._settings.overlay:
             self._overlay.draw(image_bgr, result)
         ticket = Ticket(frame, self._tell)
         outputs = self._open_outputs(header.source_id)
-        for output in outputs:  # all are asked, whatever the first says
-            output.offer(ticket, result, image_bgr, source.may_wait)
+        self._offer(outputs, ticket, result, image_bgr, source.may_wait)
         if image_bgr is not None and not source.may_wait:
             source.keep(ticket, result, image_bgr)
         ticket.release(taken=not outputs)
 
+    @staticmethod
+    def _offer(
+        outputs: list[Output], ticket: Ticket, result: FrameResult, image_bgr: Image | None, may_wait: bool
+    ) -> None:
+        """To all; to the others once its line is written and its fate told: so no picture is without a line, whenever
+        this process is lost. Lines that are behind keep nobody waiting."""
+        lines = next((output for output in outputs if output.has_fates), None)
+        others = [output for output in outputs if output is not lines]
+
+        def go_on() -> None:
+            for output in others:
+                output.offer(ticket, result, image_bgr, may_wait)
+
+        if lines and not may_wait and lines.is_behind(result.source_id):
+            lines.let_pass()
+            lines.offer(ticket, result, image_bgr, may_wait)
+            go_on()
+        elif not (lines and lines.offer(ticket, result, image_bgr, may_wait, go_on)):
+            go_on()
+
     def _tell(self, frame: Frame, taken: bool) -> None:
         header = frame.header
+        if header.dropped:
+            self.kit.ledger.tell(header.place, header.dropped, header.seq)
+            return
         for slot in header.leases:
             if slot.pool == FRAMES:
                 self.kit.pools[FRAMES].tell(slot)
-        self.kit.ledger.tell(header.place, NO_OUTPUT if not taken else FAILED if header.failure else DELIVERED)
+        fate = NO_OUTPUT if not taken else FAILED if header.failure else DELIVERED
+        self.kit.ledger.tell(header.place, fate, header.seq)
         self.kit.meter.delivered(header, time.monotonic_ns())
 
     def _result(self, frame: Frame, source: _Source) -> FrameResult:
@@ -222,6 +265,7 @@ class Deliver(Stage):
     def close(self) -> None:
         for source in self._sources.values():
             source.let_go()
+        self._let_pass()
         for output in self._outputs.values():
             output.close()
         for output in [*self._outputs.values(), *(each for own in self._closing.values() for each in own)]:

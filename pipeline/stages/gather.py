@@ -3,10 +3,10 @@
 import time
 from collections import Counter, deque
 
-from pipeline.fates import NEWER, SLOWED, TOO_OLD
-from pipeline.frame import Frame, Message
-from pipeline.messages import EndOfStream, Free, Policy, Slot, Start, StreamStart
-from pipeline.rounds import Dropped, Rounds
+from pipeline.flow.fates import NEWER, SLOWED, TOO_OLD
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.messages import EndOfStream, Free, Policy, Slot, Start, StreamStart
+from pipeline.flow.rounds import Dropped, Rounds
 from pipeline.stage import FRAMES, Kit, QueueStage
 
 # Nobody tells when a frame that was given to inference has reached its end: while too many are on their way, their

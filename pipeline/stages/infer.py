@@ -17,8 +17,8 @@ from models.centernet import CenterNet
 from models.engines import Engine, EngineError, Job
 from models.engines.choice import choose
 from pipeline.errors import StageError, UsageError
-from pipeline.frame import Frame
-from pipeline.messages import ModelCard, Slot
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
 from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
 

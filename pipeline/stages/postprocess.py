@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detections import Detections
-from pipeline.frame import NOT_ITS_OWN, Frame
+from pipeline.flow.detections import Detections
+from pipeline.flow.frame import NOT_ITS_OWN, Frame
+from pipeline.flow.messages import EndOfStream, FrameHeader, Start, StreamStart
 from pipeline.geometry import fit_input
 from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
-from pipeline.messages import EndOfStream, FrameHeader, Start, StreamStart
 from pipeline.settings import MOST_SOURCES
 from pipeline.stage import HEATMAPS, Kit, Stage
 

@@ -1,8 +1,8 @@
 """track: gives detections the ids of their tracks, one tracker for each source. Knows no pixels."""
 
-from pipeline.frame import Frame
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import EndOfStream, SignalChange, StreamStart
 from pipeline.kernels import compiled
-from pipeline.messages import EndOfStream, SignalChange, StreamStart
 from pipeline.stage import Kit, Stage
 from pipeline.tracker import ByteTracker, warm_up
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.fates import UNHEARD, WORKER_LOST
+from pipeline.flow.fates import UNHEARD, WORKER_LOST
 from tests.kit.harness import json_lines
 
 PAGE = re.compile(

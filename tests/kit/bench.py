@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.detections import Detections
-from pipeline.frame import Frame, Message
-from pipeline.ledger import Ledger, create_ledger
-from pipeline.messages import (
+from pipeline.flow.detections import Detections
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.ledger import Ledger, create_ledger
+from pipeline.flow.messages import (
     EndOfStream,
     FrameHeader,
     Hop,
@@ -24,9 +24,9 @@ from pipeline.messages import (
     Start,
     StreamStart,
 )
-from pipeline.metrics import Meter
+from pipeline.flow.metrics import Meter
+from pipeline.flow.sharedmem import Lessor, Pool, create_pool
 from pipeline.settings import Settings, SourceSettings
-from pipeline.sharedmem import Lessor, Pool, create_pool
 from pipeline.stage import FRAMES, HEATMAPS, Kit
 from pipeline.stages.decode import Decode
 

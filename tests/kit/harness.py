@@ -93,7 +93,7 @@ def worker_pids(parent_pid: int) -> dict[str, int]:
     pids = {}
     for pid in children(parent_pid):
         words = _cmdline(pid)
-        if "pipeline.worker" in words:
+        if "pipeline.run.worker" in words:
             pids[words[-1]] = pid
     return pids
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.rounds import Dropped, Rounds
+from pipeline.flow.rounds import Dropped, Rounds
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.detections import Detections
-from pipeline.fates import Drop
-from pipeline.results import FrameResult
+from pipeline.flow.detections import Detections
+from pipeline.flow.fates import Drop
+from pipeline.flow.results import FrameResult
 
 # (box, score, class, track) of each detection
 Row = tuple[tuple[float, float, float, float], float, int, int]

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from configs.reader import check
-from pipeline.cli import parse
-from pipeline.config import load_settings, parse_assignment
+from pipeline.command.cli import parse
+from pipeline.command.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 from tests.kit.places import ROOT

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from configs.uri import Uri
-from pipeline import control, ctl
-from pipeline.control import Add, Done, End, Hold, List, Refused, Remove, Sources, Tune
-from pipeline.desk import Desk
+from pipeline.command import ctl
+from pipeline.control import words as control
+from pipeline.control.desk import Desk
+from pipeline.control.runstate import RunState, SourceState
+from pipeline.control.words import Add, Done, End, Hold, List, Refused, Remove, Sources, Tune
 from pipeline.errors import SourceError, StageError, UsageError
-from pipeline.frame import Frame, Message
-from pipeline.ledger import Ledger, create_ledger
-from pipeline.messages import (
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.ledger import Ledger, create_ledger
+from pipeline.flow.messages import (
     EndOfStream,
     FrameHeader,
     Limits,
@@ -30,14 +32,13 @@ from pipeline.messages import (
     Start,
     StreamStart,
 )
-from pipeline.metrics import Meter
-from pipeline.runstate import RunState, SourceState
+from pipeline.flow.metrics import Meter
+from pipeline.flow.sharedmem import Lessor, Pool, create_pool
+from pipeline.flow.transport import Transport
 from pipeline.settings import MOST_SOURCES, PostprocessSettings, Settings, SourceSettings
-from pipeline.sharedmem import Lessor, Pool, create_pool
 from pipeline.sources import OpeningStopped, parse_address
 from pipeline.stages.decode import Decode, Tuning
 from pipeline.stages.postprocess import Postprocess
-from pipeline.transport import Transport
 from tests.kit.harness import wait_until
 
 CARD = ModelCard("m", "w", ("person", "car"), 64, 64, 64, 64, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
@@ -54,7 +55,6 @@ class Remembered:
         self.settings = Settings()
         self.state = RunState(started_at=1.0, model=CARD)
         self.state.sources = {name: SourceState(source(), place) for place, name in enumerate(source_ids)}
-        self.is_stopping = False
         self.asked: list[tuple] = []
 
     def add(self, source_id: str, settings: SourceSettings) -> None:
@@ -168,7 +168,7 @@ def test_a_request_comes_as_it_was_sent_and_its_answer_too(listening: Remembered
 
 def test_what_is_no_request_is_refused_and_the_next_is_heard(listening: Remembered) -> None:
     run = control.find_run()
-    from pipeline.transport import ask
+    from pipeline.flow.transport import ask
 
     bad = [b"", b"\xff" * 100, msgspec.msgpack.encode({"type": "burn"}), msgspec.msgpack.encode({"type": "remove"})]
     bad.append(msgspec.msgpack.encode({"type": "list", "more": 1}))
@@ -208,7 +208,7 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_changed() -> None:
     assert told(run, Remove("gate")) == "the run has no source gate; it has none"
     full = Remembered(*(f"s{number}" for number in range(MOST_SOURCES)))
     assert told(full, Add(source(), "gate")).startswith(f"that would be {MOST_SOURCES + 1} sources")
-    full.is_stopping = True
+    full.state.is_stopping = True
     assert told(full, Remove("s1")) == "the run is about to end"
     full.state.started_at = None
     assert "still being started" in told(full, Remove("s1"))

@@ -1,6 +1,6 @@
 """When a worker that died is started again: at once, then ever more slowly, and never where that is hopeless."""
 
-from pipeline.crew import (
+from pipeline.run.crew import (
     FIRST_WAIT_SECONDS,
     HOPELESS_DEATHS,
     LONGEST_WAIT_SECONDS,

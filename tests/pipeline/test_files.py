@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.command.files import check_inputs, check_outputs
 from pipeline.errors import OutputError, UsageError
-from pipeline.files import check_inputs, check_outputs
 
 
 def check(inputs: dict[str, list[str]], outputs: dict[str, str]) -> None:

@@ -8,18 +8,18 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from pipeline.fates import NO_SLOT, WORKER_LOST, Drop
-from pipeline.frame import Frame, Message
-from pipeline.ledger import Page
-from pipeline.messages import EndOfStream, FrameHeader, ModelCard, Start, StreamStart
-from pipeline.metrics import Meter
-from pipeline.order import InOrder
+from pipeline.control.runstate import LAST_GONE, RunState, SourceState
+from pipeline.flow.fates import NO_SLOT, WORKER_LOST, Drop
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.ledger import Page
+from pipeline.flow.messages import EndOfStream, FrameHeader, ModelCard, Start, StreamStart
+from pipeline.flow.metrics import Meter
+from pipeline.flow.order import InOrder
+from pipeline.flow.sharedmem import Pool, create_pool
 from pipeline.outputs import Output, Ticket
 from pipeline.overlay import Overlay
-from pipeline.plan import Plan
-from pipeline.runstate import LAST_GONE, RunState, SourceState
+from pipeline.run.plan import Plan
 from pipeline.settings import DeliverSettings, Settings, SourceSettings
-from pipeline.sharedmem import Pool, create_pool
 from pipeline.sinks import Sink
 from pipeline.stages.deliver import Deliver
 from tests.kit.places import CLIP
@@ -98,7 +98,7 @@ def test_an_output_keeps_no_count_for_a_source_that_waits_for_nothing() -> None:
     output = Output("jsonl", Meter(False).output("jsonl", ""), Taken, print, print)  # type: ignore[arg-type]
     for number in range(50):
         ticket = Ticket(frame(number), lambda frame, taken: None)
-        output.offer(ticket, SimpleNamespace(source_id=f"s{number}"), None, True)  # type: ignore[arg-type]
+        output.offer(ticket, SimpleNamespace(source_id=f"s{number}", dropped=None), None, True)  # type: ignore[arg-type]
         ticket.release()
     output.close()
     output.join()
@@ -145,9 +145,9 @@ class OneRun:
         self.frames_given = 0
 
     def play(self, source: dict) -> None:
-        from pipeline.ledger import Ledger, create_ledger
-        from pipeline.messages import Limits
-        from pipeline.sharedmem import Lessor
+        from pipeline.flow.ledger import Ledger, create_ledger
+        from pipeline.flow.messages import Limits
+        from pipeline.flow.sharedmem import Lessor
         from pipeline.stages.decode import Decode
 
         settings = Settings(sources={"gate": SourceSettings(**source)})

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import messages
-from pipeline.detections import Detections
-from pipeline.fates import NEWER
-from pipeline.frame import Frame, from_parts, round_to_parts, to_parts
-from pipeline.messages import (
+from pipeline.flow import messages
+from pipeline.flow.detections import Detections
+from pipeline.flow.fates import NEWER
+from pipeline.flow.frame import Frame, from_parts, round_to_parts, to_parts
+from pipeline.flow.messages import (
     ArrayRef,
     EndOfStream,
     FrameHeader,
@@ -21,7 +21,7 @@ from pipeline.messages import (
     Slot,
     StreamStart,
 )
-from pipeline.sharedmem import Pool, create_pool
+from pipeline.flow.sharedmem import Pool, create_pool
 
 
 def header(**changes) -> FrameHeader:

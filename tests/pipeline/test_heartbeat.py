@@ -1,6 +1,6 @@
 """Silence is counted in time that the listener was awake."""
 
-from pipeline.heartbeat import LONGEST_STEP_SECONDS, Heartbeats
+from pipeline.run.heartbeat import LONGEST_STEP_SECONDS, Heartbeats
 
 
 def heartbeats(*looks: float) -> Heartbeats:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fates import DELIVERED, FAILED, FATES, LATE, NEWER, UNHEARD, Drop
-from pipeline.ledger import Ledger, Page, create_ledger
+from pipeline.flow.fates import DELIVERED, FAILED, FATES, LATE, NEWER, UNHEARD, Drop
+from pipeline.flow.ledger import LAST_TOLD, Ledger, Page, create_ledger
 from tests.kit.places import ROOT
 
 PLACES = 3
@@ -28,8 +28,8 @@ def ledger(spec) -> Ledger:
 def test_a_page_adds_up(ledger) -> None:
     for number in range(10):
         ledger.capture(1, number / 10, number)
-    for fate in (DELIVERED, DELIVERED, DELIVERED, FAILED, NEWER, NEWER, LATE):
-        ledger.tell(1, fate)
+    for seq, fate in enumerate((DELIVERED, DELIVERED, DELIVERED, FAILED, NEWER, NEWER, LATE)):
+        ledger.tell(1, fate, seq)
     page = ledger.page(1)
     assert page == Page(captured=10, delivered=3, failed=1, dropped={NEWER: 2, LATE: 1})
     assert page.dropped_frames == 3 and page.in_flight == 3
@@ -40,9 +40,9 @@ def test_each_fate_of_each_source_is_counted_once_and_by_itself(told: list[tuple
     spec = create_ledger(PLACES)
     ledger = Ledger(spec)
     os.close(spec.fd)
-    for place, fate in told:
+    for seq, (place, fate) in enumerate(told):
         ledger.capture(place, 0.0, 0)
-        ledger.tell(place, fate)
+        ledger.tell(place, fate, seq)
     for place in range(PLACES):
         fates = [fate for where, fate in told if where == place]
         page = ledger.page(place)
@@ -54,7 +54,7 @@ def test_each_fate_of_each_source_is_counted_once_and_by_itself(told: list[tuple
 
 def test_there_is_no_fate_but_those_that_have_words(ledger) -> None:
     with pytest.raises(KeyError):
-        ledger.tell(0, Drop("decode", "somehow"))
+        ledger.tell(0, Drop("decode", "somehow"), 0)
     assert ledger.page(0) == Page()
 
 
@@ -77,9 +77,11 @@ def test_each_stage_in_order_has_its_own_next_frame(ledger) -> None:
 def test_a_new_source_finds_nothing_of_the_one_before(ledger) -> None:
     for place in (0, 1):
         ledger.capture(place, 1.0, 5)
-        ledger.tell(place, UNHEARD)
+        ledger.tell(place, UNHEARD, 0)
         ledger.arrive(place, "deliver", 1)
     ledger.clear(0)
+    ledger.arrive(0, "track", 1)
+    assert ledger.untold(0, "track") == [0] and ledger.untold(1, "deliver") == []
     assert ledger.page(0) == Page() and ledger.next_seq(0, "deliver") == 0 and ledger.last_capture(0) == (0.0, 0)
     assert ledger.page(1).captured == 1 and ledger.next_seq(1, "deliver") == 1
 
@@ -87,15 +89,25 @@ def test_a_new_source_finds_nothing_of_the_one_before(ledger) -> None:
 def test_what_a_process_counted_before_it_was_killed_stays_counted(spec, ledger) -> None:
     code = f"""
 import os, signal
-from pipeline.fates import NEWER
-from pipeline.ledger import Ledger, LedgerSpec
+from pipeline.flow.fates import NEWER
+from pipeline.flow.ledger import Ledger, LedgerSpec
 ledger = Ledger(LedgerSpec({spec.fd}, {PLACES}))
 for number in range(3):
     ledger.capture(1, number / 2, number)
-ledger.tell(1, NEWER)
+ledger.tell(1, NEWER, 0)
 ledger.arrive(1, "track", 2)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], pass_fds=[spec.fd], cwd=ROOT)
     assert ledger.page(1) == Page(captured=3, dropped={NEWER: 1})
     assert ledger.last_capture(1) == (1.0, 2) and ledger.next_seq(1, "track") == 2
+    assert ledger.untold(1, "track") == [1]
+
+
+def test_what_came_and_was_not_told_is_known_of_the_last_frames(ledger) -> None:
+    assert ledger.untold(0, "deliver") == []
+    for seq in range(3 * LAST_TOLD):
+        if seq % 1000:
+            ledger.tell(0, DELIVERED, seq)
+    ledger.arrive(0, "deliver", 3 * LAST_TOLD)
+    assert ledger.untold(0, "deliver") == [9000, 10000, 11000, 12000]

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.fates import LATE
-from pipeline.frame import Frame
-from pipeline.lines import Inlet, Outlet, Progress, Rounds
-from pipeline.messages import Free
-from pipeline.order import InOrder
+from pipeline.flow.fates import LATE
+from pipeline.flow.frame import Frame
+from pipeline.flow.lines import Inlet, Outlet, Progress, Rounds
+from pipeline.flow.messages import Free
+from pipeline.flow.order import InOrder
+from pipeline.flow.transport import Transport
 from pipeline.stage import FRAMES
-from pipeline.transport import Transport
 from tests.kit.bench import DECODER, NEXT_STAGE, STAGE, Bench, end_of, header_of, start_of
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.messages import Hop
-from pipeline.metrics import Durations, Meter
+from pipeline.flow.messages import Hop
+from pipeline.flow.metrics import Durations, Meter
 from tests.kit.bench import header_of
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fates import LATE, LOST, UNHEARD
-from pipeline.frame import Frame, Message
-from pipeline.messages import EndOfStream
-from pipeline.order import PATIENCE_SECONDS, InOrder
+from pipeline.flow.fates import LATE, LOST, UNHEARD
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.messages import EndOfStream
+from pipeline.flow.order import PATIENCE_SECONDS, InOrder
 from tests.kit.bench import end_of, header_of, signal_of, start_of
 
 PLACES = {"door": 0, "yard": 1}

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.frame import Frame
-from pipeline.messages import OutputCounts
+from pipeline.flow.fates import NEWER, Drop
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import OutputCounts
+from pipeline.flow.results import FrameResult
 from pipeline.outputs import MOST_WAITING, WAITING_FRAMES, Output, Ticket
-from pipeline.results import FrameResult
 from pipeline.sinks import Sink
 from pipeline.sinks.window import StopRequested
-from tests.kit.bench import Bench, signal_of
+from tests.kit.bench import Bench, header_of, signal_of
 from tests.kit.harness import wait_until
 from tests.kit.results import result
 
@@ -68,10 +69,10 @@ class Outlets:
     def _stop(self) -> None:
         self.stops += 1
 
-    def offer(self, seq: int, may_wait: bool = False, source_id: str = "door") -> Frame:
-        frame = self.bench.frame(seq)
+    def offer(self, seq: int, may_wait: bool = False, source_id: str = "door", dropped: Drop | None = None) -> Frame:
+        frame = Frame(header_of(seq, dropped=dropped), {}) if dropped else self.bench.frame(seq)
         ticket = Ticket(frame, lambda frame, taken: self.fates.append((frame.header.seq, taken)))
-        facts = result(seq=seq, source_id=source_id)
+        facts = result(seq=seq, source_id=source_id, dropped=dropped)
         for output in self.outputs.values():
             output.offer(ticket, facts, None, may_wait)
         ticket.release(taken=False)
@@ -164,7 +165,7 @@ def test_memory_is_bounded_while_an_output_stalls_for_days(outlets) -> None:
     slow = stalled(outlets, "slow")
     output = outlets.outputs["slow"]
     for seq in range(3 * MOST_WAITING):
-        output.tell(result(seq=seq))
+        outlets.offer(seq, dropped=NEWER)
         output.still("door", float(seq), None)
     assert len(output._items) <= MOST_WAITING
     assert outlets.counts("slow")[1] > MOST_WAITING

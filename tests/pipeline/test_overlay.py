@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.detections import Detections
+from pipeline.flow.detections import Detections
+from pipeline.flow.results import FrameResult
 from pipeline.overlay import (
     MAX_SOURCES,
     NEUTRAL,
@@ -17,7 +18,6 @@ from pipeline.overlay import (
     clock,
     track_colour,
 )
-from pipeline.results import FrameResult
 
 GREY = 90
 

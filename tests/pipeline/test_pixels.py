@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.pixels import PixelConverter, turned
+from pipeline.sources.pixels import PixelConverter, turned
 from tests.kit.media import red_corner
 
 COLOURS = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 30, 60), (20, 180, 90), (30, 60, 220)]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.messages import Limits
-from pipeline.plan import IN_HAND, Plan
+from pipeline.flow.messages import Limits
+from pipeline.run.plan import IN_HAND, Plan
 from pipeline.settings import MOST_SOURCES, InferSettings, QueueSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
 from tests.kit.bench import CARD

@@ -105,10 +105,10 @@ def test_a_run_tells_it_before_anything_slow_is_started(arguments, code: int, pr
     done, loaded = traced(*arguments)
     assert done.returncode == code and done.stderr.startswith(f"error: {problem}"), done.stderr
     assert done.stderr.count("\n") == 0
-    assert not loaded & {"torch", "numba", "cv2", "pipeline.supervisor"}
+    assert not loaded & {"torch", "numba", "cv2", "pipeline.run.supervisor"}
 
 
 def test_what_is_right_is_found_so_without_torch() -> None:
     done, loaded = traced(CLIP, "--validate", "--classes", "person")
-    assert done.returncode == 0 and "pipeline.preflight" in loaded
+    assert done.returncode == 0 and "pipeline.command.preflight" in loaded
     assert not loaded & {"torch", "numba", "cv2"}

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.fates import LOST
-from pipeline.ledger import Ledger, create_ledger
-from pipeline.plan import WorkerPlan
-from pipeline.reclaim import reclaim
-from pipeline.sharedmem import Pool, create_pool
+from pipeline.flow.fates import LOST
+from pipeline.flow.ledger import Ledger, create_ledger
+from pipeline.flow.sharedmem import Pool, create_pool
+from pipeline.run.plan import WorkerPlan
+from pipeline.run.reclaim import reclaim
 from tests.kit.places import ROOT
 
 SOURCES = {0: "door", 1: "yard"}
@@ -51,8 +51,8 @@ class Memory:
         fds = [*(spec.fd for spec in self.specs.values()), self.ledger_spec.fd]
         head = f"""
 import time
-from pipeline.ledger import Ledger, LedgerSpec
-from pipeline.sharedmem import Lessor, Pool, PoolSpec
+from pipeline.flow.ledger import Ledger, LedgerSpec
+from pipeline.flow.sharedmem import Lessor, Pool, PoolSpec
 frames, heatmaps = (
     Pool(PoolSpec(name, fd, {SLOTS}, 4096)) for name, fd in (("frames", {fds[0]}), ("heatmaps", {fds[1]}))
 )

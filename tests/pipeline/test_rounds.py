@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.rounds import NEWER, RATE, TOO_OLD, Rounds
+from pipeline.flow.rounds import NEWER, RATE, TOO_OLD, Rounds
 from tests.kit.lanes import MS, SECOND, File, Log, Source, simulate
 
 INTERVAL_NS = 100 * MS  # 10 frames a second

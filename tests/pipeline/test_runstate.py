@@ -2,11 +2,11 @@
 
 import pytest
 
+from pipeline.control.runstate import LAST_OUTAGES, RunState, SourceState
 from pipeline.errors import SourceError, StageError
-from pipeline.fates import DELIVERED, NEWER, Drop
-from pipeline.ledger import Ledger, Page, create_ledger
-from pipeline.messages import EndOfStream, Outage
-from pipeline.runstate import LAST_OUTAGES, RunState, SourceState
+from pipeline.flow.fates import DELIVERED, NEWER, Drop
+from pipeline.flow.ledger import Ledger, Page, create_ledger
+from pipeline.flow.messages import EndOfStream, Outage
 from pipeline.settings import SourceSettings
 from tests.kit.bench import live, signal_of, start_of
 
@@ -19,10 +19,10 @@ def state() -> RunState:
 
 def capture(state: RunState, place: int, *fates: Drop | None) -> None:
     """A frame for each fate; None: it is on its way."""
-    for fate in fates:
+    for seq, fate in enumerate(fates):
         state.book.capture(place, 0.0, 0)
         if fate:
-            state.book.tell(place, fate)
+            state.book.tell(place, fate, seq)
 
 
 def test_each_source_has_its_own_page(state) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.messages import Slot
-from pipeline.sharedmem import Held, Lessor, Pool, PoolSpec, aligned, create_pool
+from pipeline.flow.messages import Slot
+from pipeline.flow.sharedmem import Held, Lessor, Pool, PoolSpec, aligned, create_pool
 from tests.kit.places import ROOT
 
 DECODER, TRACK, DELIVER = 7, 8, 9
@@ -34,7 +34,7 @@ def elsewhere(spec: PoolSpec, code: str) -> "subprocess.Popen[str]":
     """A process that maps the pool and runs `code`."""
     head = f"""
 import sys, time
-from pipeline.sharedmem import Lessor, Pool, PoolSpec
+from pipeline.flow.sharedmem import Lessor, Pool, PoolSpec
 pool = Pool(PoolSpec("frames", {spec.fd}, {spec.slots}, {spec.slot_bytes}))
 """
     return subprocess.Popen(

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError, UsageError
-from pipeline.fates import NEWER
-from pipeline.messages import Outage, SignalChange
-from pipeline.results import FrameResult
+from pipeline.flow.fates import NEWER
+from pipeline.flow.messages import Outage, SignalChange
+from pipeline.flow.results import FrameResult
 from pipeline.sinks import Sink
 from pipeline.sinks.jsonl import JsonLine, JsonLinesSink, JsonSignal
 from pipeline.sinks.mot import MotSink

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.messages import EndOfStream, encode
-from pipeline.pixels import PixelConverter
+from pipeline.flow.messages import EndOfStream, encode
 from pipeline.sources import CapturedFrame, LeftOut, SourceSettings, images, late, open_source, video
+from pipeline.sources.pixels import PixelConverter
 from tests.kit import media
 from tests.kit.reading import frames_of, luma, read
 

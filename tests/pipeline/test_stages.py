@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
-from pipeline.frame import NOT_ITS_OWN, Frame
-from pipeline.messages import Outage, SignalChange, Start
+from pipeline.flow.detections import Detections
+from pipeline.flow.frame import NOT_ITS_OWN, Frame
+from pipeline.flow.messages import Outage, SignalChange, Start
 from pipeline.stage import FRAMES, HEATMAPS
 from pipeline.stages.postprocess import Postprocess
 from pipeline.stages.track import Track

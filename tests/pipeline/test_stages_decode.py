@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fates import ABOVE_RATE, LATE, LOST, NO_SLOT
-from pipeline.frame import Frame
-from pipeline.messages import EndOfStream, Pause, Retune, SignalChange, StreamStart
+from pipeline.flow.fates import ABOVE_RATE, LATE, LOST, NO_SLOT
+from pipeline.flow.frame import Frame
+from pipeline.flow.messages import EndOfStream, Pause, Retune, SignalChange, StreamStart
 from pipeline.settings import DeliverSettings, QueueSettings, SourceSettings
 from pipeline.sources import late
 from pipeline.stages.decode import Tuning

@@ -8,12 +8,13 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
 from pipeline.errors import OutputError
-from pipeline.fates import NEWER, NO_OUTPUT
-from pipeline.frame import Frame
-from pipeline.ledger import Page
-from pipeline.messages import SignalChange, Start
+from pipeline.flow.detections import Detections
+from pipeline.flow.fates import LOST, NEWER, NO_OUTPUT
+from pipeline.flow.frame import Frame
+from pipeline.flow.ledger import Page
+from pipeline.flow.messages import SignalChange, Start
+from pipeline.outputs import WAITING_FRAMES
 from pipeline.settings import DeliverSettings, SourceSettings
 from pipeline.sinks import Sink
 from pipeline.stages import deliver
@@ -127,9 +128,9 @@ def test_a_fate_is_written_beside_the_slot_before_it_is_counted() -> None:
     frame = delivery.bench.result(0)
     seen = []
     tell = delivery.bench.ledger.tell
-    delivery.bench.ledger.tell = lambda place, fate: (
+    delivery.bench.ledger.tell = lambda place, fate, seq: (
         seen.append([held.told for held in delivery.bench.pools["frames"].held_by(1)]),
-        tell(place, fate),
+        tell(place, fate, seq),
     )
     delivery.process(frame)
     assert seen == [[True]]
@@ -219,10 +220,71 @@ def test_a_live_source_misses_frames_where_an_output_is_slow_and_a_file_does_not
     delivery.stage.stream_started(live("door", 0))
     delivery.stage.stream_started(start_of("yard", 1))
     for output in delivery.stage._open_outputs("door"):
-        monkeypatch.setattr(output, "offer", lambda ticket, result, image, may_wait: waits.append(may_wait))
+        monkeypatch.setattr(output, "offer", lambda ticket, result, image, may_wait, then: waits.append(may_wait))
     delivery.process(delivery.bench.result(0, "door", 0), delivery.bench.result(0, "yard", 1))
     assert waits == [False, True]
     delivery.close()
+
+
+def test_what_a_process_had_taken_when_it_was_lost_is_told_by_the_next(tmp_path) -> None:
+    """Dropped headers have no slot by which the supervisor could find them, and others may be told of by it as well."""
+    first = Delivery(jsonl=str(tmp_path / "o.jsonl"))
+    bench = first.bench
+    capture(bench, 5)
+    first.stage.stream_started(start_of())
+    first.process(bench.result(0), first.dropped(1))
+    first.close()
+    bench.ledger.arrive(0, "deliver", 4)  # 2 and 3 were taken, and the process killed
+    second = Delivery(bench=bench, incarnation=1)
+    for _ in range(2):  # its settings may change
+        second.stage.stream_started(start_of())
+    reclaimed = Frame(header_of(3, dropped=LOST["deliver"], reclaimed=True), {})
+    second.process(reclaimed, bench.result(4))
+    second.close()
+    told = [(line["seq"], line["status"], line.get("reason")) for line in json_lines(tmp_path / "o.jsonl")]
+    lost = [(seq, "dropped", "worker lost") for seq in (2, 3)]
+    assert told == [(0, "ok", None), (1, "dropped", NEWER.reason), *lost, (4, "ok", None)]
+    assert second.page() == Page(5, 2, 0, {NEWER: 1, LOST["deliver"]: 2}) and bench.leased() == 0
+
+
+def test_a_picture_is_shown_once_its_line_is_written_and_its_fate_told(tmp_path, monkeypatch) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"), video=str(tmp_path / "o.mkv"))
+    seen: list[tuple[int, int, int]] = []
+
+    class Watching(Screen):
+        def write(self, frame, image_bgr) -> None:
+            lines = json_lines(tmp_path / "o.jsonl")
+            seen.append((frame.seq, lines[frame.seq]["seq"], delivery.page().delivered))
+
+    delivery.stage._modules["video"] = SimpleNamespace(open_sink=lambda target: Watching())
+    delivery.stage.stream_started(start_of())
+    for seq in range(5):
+        delivery.process(delivery.bench.result(seq, picture=True))
+        wait_until(lambda seq=seq: len(seen) > seq, what="the picture")
+    assert seen == [(seq, seq, seq + 1) for seq in range(5)]
+    delivery.close()
+    assert delivery.bench.leased() == 0
+
+
+def test_lines_that_are_behind_keep_no_picture_waiting(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"), video=str(tmp_path / "o.mkv"))
+    stalled, screen = threading.Event(), Screen()
+
+    class Stalled(Sink):
+        def write(self, frame, image_bgr) -> None:
+            assert stalled.wait(60)
+
+    delivery.stage._modules["jsonl"] = SimpleNamespace(open_sink=lambda target: Stalled())
+    delivery.stage._modules["video"] = SimpleNamespace(open_sink=lambda target: screen)
+    delivery.stage.stream_started(live())
+    for seq in range(12):
+        delivery.process(delivery.bench.result(seq, picture=True))
+        if seq >= WAITING_FRAMES - 1:
+            wait_until(lambda seq=seq: screen.frames[-1:] == [seq], what="the picture")
+    assert screen.frames == list(range(12))
+    stalled.set()
+    delivery.close()
+    assert screen.frames == list(range(12)) and delivery.bench.leased() == 0
 
 
 # --- while a signal is lost ------------------------------------------------------------------------------------------

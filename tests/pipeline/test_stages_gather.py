@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.fates import LATE, NEWER
-from pipeline.frame import Frame, Message
-from pipeline.messages import Free, Limits, Start
+from pipeline.flow.fates import LATE, NEWER
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.messages import Free, Limits, Start
 from pipeline.settings import InferSettings, QueueSettings
 from pipeline.stage import FRAMES
 from pipeline.stages.gather import IDLE_SECONDS, LOOK_SECONDS, Gather

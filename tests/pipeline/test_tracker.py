@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.detections import NO_TRACK, Detections
+from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.settings import TrackerSettings
 from pipeline.tracker import ByteTracker
 

@@ -8,7 +8,7 @@ import time
 import pytest
 import zmq
 
-from pipeline.transport import HIGH_WATER_MARK, Bell, RunKey, Transport
+from pipeline.flow.transport import HIGH_WATER_MARK, Bell, RunKey, Transport
 from tests.kit.harness import wait_until
 
 

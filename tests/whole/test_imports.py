@@ -11,85 +11,67 @@ from tests.kit.places import ROOT
 
 # Package or module → what it may import of ours and of the listed third parties. First match wins.
 WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml", "onnxruntime", "openvino", "onnxscript"}
+BASE = {"pipeline.errors", "pipeline.kinds", "pipeline.settings", "configs.uri"}
+FLOW = "pipeline.flow"
+STAGE = BASE | {FLOW, "pipeline.stage"}
 ALLOWED = [
-    ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
-    ("pipeline.errors", set()),
-    ("pipeline.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
-    ("pipeline.settings", {"configs.uri", "pipeline.errors", "pipeline.kinds"}),
-    ("pipeline.kinds", set()),
-    ("pipeline.fates", set()),
-    ("pipeline.detections", set()),
-    ("pipeline.geometry", set()),
-    ("pipeline.messages", {"pipeline.fates"}),
-    ("pipeline.sharedmem", {"pipeline.errors", "pipeline.messages"}),
-    ("pipeline.ledger", {"pipeline.fates", "pipeline.sharedmem"}),
-    ("pipeline.frame", {"pipeline.messages", "pipeline.detections", "pipeline.fates", "pipeline.sharedmem"}),
-    ("pipeline.results", {"pipeline.detections", "pipeline.fates", "pipeline.messages"}),
-    ("pipeline.order", {"pipeline.fates", "pipeline.frame", "pipeline.messages"}),
-    ("pipeline.plan", {"pipeline.messages", "pipeline.settings", "pipeline.stage"}),
-    (
-        "pipeline.reclaim",
-        {
-            *("pipeline.fates", "pipeline.frame", "pipeline.ledger", "pipeline.messages", "pipeline.plan"),
-            *("pipeline.sharedmem", "pipeline.stage"),
-        },
-    ),
-    (
-        "pipeline.lines",
-        {
-            *("pipeline.frame", "pipeline.ledger", "pipeline.messages", "pipeline.order", "pipeline.sharedmem"),
-            "pipeline.transport",
-        },
-    ),
-    (
-        "pipeline.outputs",
-        {"pipeline.errors", "pipeline.frame", "pipeline.messages", "pipeline.results", "pipeline.sinks"},
-    ),
     ("configs.folders", set()),
     ("configs.startup", {"configs.folders"}),
     ("configs.uri", set()),
     ("configs.plainyaml", {"yaml"}),
     ("configs", {"configs"}),
-    ("pipeline.config", {"configs", "pipeline.errors", "pipeline.settings"}),
-    ("pipeline.transport", {"pipeline.frame", "pipeline.messages", "zmq"}),
-    ("pipeline.metrics", {"pipeline.messages"}),
-    ("pipeline.rounds", {"pipeline.messages"}),
-    ("pipeline.heartbeat", set()),
-    ("pipeline.pixels", {"pipeline.errors", "pipeline.geometry", "av"}),
-    (
-        "pipeline.sources",
-        {"configs.uri", "pipeline.sources", "pipeline.errors", "pipeline.settings", "pipeline.pixels", "av"},
-    ),
-    ("pipeline.tracker", {"pipeline.kernels", "pipeline.detections", "pipeline.errors", "pipeline.settings", "numba"}),
-    ("pipeline.overlay", {"pipeline.results", "pipeline.detections", "cv2"}),
+    # what all of the pipeline may know
+    ("pipeline.errors", set()),
+    ("pipeline.kinds", set()),
+    ("pipeline.geometry", set()),
+    ("pipeline.settings", {"configs.uri", "pipeline.errors", "pipeline.kinds"}),
+    # what travels, and how
+    ("pipeline.flow.fates", set()),
+    ("pipeline.flow.detections", set()),
+    ("pipeline.flow.messages", {"pipeline.flow.fates"}),
+    ("pipeline.flow.rounds", {"pipeline.flow.messages"}),
+    ("pipeline.flow.metrics", {"pipeline.flow.messages"}),
+    ("pipeline.flow.sharedmem", {"pipeline.errors", "pipeline.flow.messages"}),
+    ("pipeline.flow.transport", {"pipeline.flow.frame", "zmq"}),
+    ("pipeline.flow", {FLOW}),
+    # each knows its own domain
+    ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
+    ("pipeline.tracker", {"pipeline.kernels", "pipeline.flow.detections", "pipeline.settings"}),
+    ("pipeline.sources", BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "av"}),
+    ("pipeline.overlay", {"pipeline.flow.results", "pipeline.flow.detections", "cv2"}),
     (
         "pipeline.sinks",
         {
-            *("configs.uri", "pipeline.sinks", "pipeline.results", "pipeline.detections", "pipeline.errors"),
-            *("pipeline.messages", "av", "cv2"),
+            *("configs.uri", "pipeline.sinks", "pipeline.flow.results", "pipeline.flow.detections", "pipeline.errors"),
+            *("pipeline.flow.messages", "av", "cv2"),
         },
     ),
-    ("pipeline.stages.infer", {"pipeline", "models", "torch"}),
-    ("pipeline.stages", {"pipeline"}),
-    ("pipeline.stage", {"pipeline"}),
-    ("pipeline.worker", {"pipeline", "configs.startup"}),
-    ("pipeline.runstate", {"pipeline"}),
-    ("pipeline.launch", {"configs.uri", "pipeline"}),
-    ("pipeline.house", {"pipeline"}),
-    ("pipeline.crew", {"pipeline"}),
-    ("pipeline.supervisor", {"pipeline"}),
-    ("pipeline.console", {"configs.uri", "pipeline", "rich"}),
-    ("pipeline.validate", {"pipeline"}),
-    ("pipeline.preflight", {"pipeline", "configs.uri", "models"}),
-    ("pipeline.cli", {"configs.uri", "configs.secrets", "pipeline.config", "pipeline.errors", "pipeline.settings"}),
-    ("pipeline.control", {"configs.uri", "pipeline.errors", "pipeline.settings", "pipeline.transport"}),
-    (
-        "pipeline.ctl",
-        {"configs.uri", "pipeline.cli", "pipeline.config", "pipeline.control", "pipeline.errors", "pipeline.settings"},
-    ),
-    ("pipeline.desk", {"pipeline"}),
-    ("pipeline.follow", {"configs.uri", "pipeline"}),
-    ("pipeline", set()),
+    ("pipeline.outputs", {"pipeline.errors", "pipeline.sinks", FLOW}),
+    # the stages, none of which knows another, or who runs it
+    ("pipeline.stage", BASE | {FLOW}),
+    ("pipeline.stages.decode", STAGE | {"pipeline.sources"}),
+    ("pipeline.stages.gather", STAGE),
+    ("pipeline.stages.infer", STAGE | {"models", "torch"}),
+    ("pipeline.stages.postprocess", STAGE | {"pipeline.geometry", "pipeline.kernels"}),
+    ("pipeline.stages.track", STAGE | {"pipeline.kernels", "pipeline.tracker"}),
+    ("pipeline.stages.deliver", STAGE | {"pipeline.outputs", "pipeline.overlay", "pipeline.sinks"}),
+    ("pipeline.stages", set()),
+    # a run, from outside and from inside
+    ("pipeline.control", STAGE | {"pipeline.control"}),
+    ("pipeline.run.heartbeat", set()),
+    ("pipeline.run.plan", STAGE),
+    ("pipeline.run.reclaim", STAGE | {"pipeline.run.plan"}),
+    ("pipeline.run.lanes", set()),
+    ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
+    ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control", "pipeline.sources"}),
+    # what is typed
+    ("pipeline.command.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
+    ("pipeline.command.config", {"configs", "pipeline.errors", "pipeline.settings"}),
+    ("pipeline.command.cli", BASE | {"configs.secrets", "pipeline.command.config"}),
+    ("pipeline.command.ctl", BASE | {"pipeline.command", "pipeline.control.words"}),
+    ("pipeline.command.preflight", BASE | {"pipeline.command.files", "pipeline.sources", "models"}),
+    ("pipeline.command", STAGE | {"pipeline.control", "pipeline.sources", "rich"}),
+    ("pipeline", {"configs"}),
     ("models.kernels", {"models.kernels", "numba"}),
     ("models.soft_nms", set()),
     ("models.preprocess", {"models", "torch", "cv2"}),
@@ -104,7 +86,7 @@ ALLOWED = [
 ]
 
 # What anyone may import that bare; `from configs import startup` counts as configs.startup.
-BARE = ("configs", "pipeline", "models")
+BARE = ("configs", "pipeline", "pipeline.control", "pipeline.flow", "pipeline.command", "pipeline.kernels", "models")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -145,12 +127,12 @@ def test_stages_do_not_know_each_other() -> None:
 
 
 def test_one_file_knows_zeromq() -> None:
-    assert [module for module, path in modules() if "zmq" in imported(path)] == ["pipeline.transport"]
+    assert [module for module, path in modules() if "zmq" in imported(path)] == ["pipeline.flow.transport"]
 
 
 @pytest.mark.parametrize("stage", ["decode", "gather", "track", "postprocess", "deliver"])
 def test_only_inference_loads_torch(stage: str) -> None:
-    code = f"import pipeline.worker, pipeline.stages.{stage}"
+    code = f"import pipeline.run.worker, pipeline.stages.{stage}"
     trace = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     ).stderr
@@ -164,5 +146,5 @@ def test_help_loads_nothing_slow() -> None:
     trace = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     loaded = {line.rpartition("|")[2].strip() for line in trace.stderr.splitlines()}
     assert trace.returncode == 0
-    assert "pipeline.cli" in loaded
+    assert "pipeline.command.cli" in loaded
     assert not loaded & {"torch", "numba", "numpy", "av", "cv2", "rich", "zmq"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models import create_model
-from pipeline.cli import parse
+from pipeline.command.cli import parse
 from pipeline.errors import UsageError
 from tests.kit.drawn_weights import drawn_state_dict
 from tests.kit.harness import json_lines, run_here

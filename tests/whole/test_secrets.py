@@ -180,7 +180,7 @@ def test_no_process_of_a_run_shows_a_password(tmp_path) -> None:
             shown += "".join(Path(f"/proc/{pid}/{what}").read_text(errors="replace") for what in ("cmdline", "environ"))
         process.terminate()
         _, errors = finish(process)
-    assert "run_pipeline.py" in shown and "pipeline.worker" in shown
+    assert "run_pipeline.py" in shown and "pipeline.run.worker" in shown
     assert not [secret for secret in SECRETS if secret in shown + errors]
 
 

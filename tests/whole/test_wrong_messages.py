@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import zmq
 
-from pipeline import messages
-from pipeline.frame import NOT_ITS_OWN
-from pipeline.messages import EndOfStream, Failed
+from pipeline.flow import messages
+from pipeline.flow.frame import NOT_ITS_OWN
+from pipeline.flow.messages import EndOfStream, Failed
+from pipeline.flow.sharedmem import Pool
+from pipeline.flow.transport import RunKey
+from pipeline.run.supervisor import Supervisor
+from pipeline.run.worker import Worker
 from pipeline.settings import DeliverSettings, InferSettings, Settings, SourceSettings
-from pipeline.sharedmem import Pool
 from pipeline.stage import HEATMAPS
 from pipeline.stages.postprocess import Postprocess
-from pipeline.supervisor import Supervisor
-from pipeline.transport import RunKey
-from pipeline.worker import Worker
 from tests.kit.harness import STAGES, children, finish, json_lines, run_here, start, wait_until
 from tests.kit.places import CLIP
 

@@ -42,9 +42,11 @@ HEADER = """\
 # Faults
 
 What was done to a run of {cameras} cameras of 10 frames/s, and what came of it; `make faults` writes this table.
-*Back after* is the time from the moment the cause had gone (for a worker: from the blow) to the first result of a frame
-captured after it. *Lost* counts the frames that have no result, by where and why; what a camera sent and never came is
-*in the outage* that the run told of, or was *never captured*: lost on the network, or sent while nobody listened.
+*Back after* is the time from the moment the cause had gone to the first result of a frame captured after it. For a
+worker that is its end: one that is stopped is ended when it was not heard for 3 s (*noticed*). A worker of inference
+loads its model in that time; a camera that hangs up to change its codec is waited for until its next key frame, up to a
+second. *Lost* counts the frames that have no result, by where and why; what a camera sent and never came is *in the
+outage* that the run told of, or was *never captured*: lost on the network, or sent while nobody listened.
 *Others* is the longest gap between two results of a camera that nothing was done to.
 
 | fault | back after | lost | others | witness |
@@ -69,6 +71,7 @@ class Fault:
 
     name: str
     at_unix: float | None = None
+    noticed_seconds: float | None = None
     recovery_seconds: dict[str, float] = field(default_factory=dict)
     verdict: str = "not reached"
 
@@ -208,14 +211,18 @@ class Run:
         )
 
     def blow(self, workers: Sequence[str], number: signal.Signals) -> None:
-        """A signal to workers; they must go, come back, and frames of all sources go through again."""
+        """A signal to workers; they must go, come back, and frames of all sources go through again. One that is stopped
+        is ended by the product, and only then the cause has gone."""
         pids = [self.pid_of(worker) for worker in workers]
         self.fault_begins()
         for pid in pids:
             os.kill(pid, number)
         self.wait_for(lambda: not any(map(is_running, pids)), f"the end of {', '.join(workers)}")
+        gone_unix = time.time()
+        if number == signal.SIGSTOP and self.fault.at_unix:
+            self.fault.noticed_seconds = gone_unix - self.fault.at_unix
         self.wait_for(lambda: set(workers) <= set(self.workers()), f"{', '.join(workers)} again")
-        self.fault_ends(gone_unix=self.fault.at_unix)
+        self.fault_ends(gone_unix=gone_unix)
         self.wait_for_results(time.time())
 
     # -- the end
@@ -308,12 +315,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def worker_id(pid: int) -> str | None:
-    """What a worker's command line says it is, `… -m pipeline.worker <id>`; None for other processes."""
+    """What a worker's command line says it is, `… -m pipeline.run.worker <id>`; None for other processes."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
     except OSError:
         return None
-    return words[-1] if "pipeline.worker" in words and is_running(pid) else None
+    return words[-1] if "pipeline.run.worker" in words and is_running(pid) else None
 
 
 def videos_in(folder: Path) -> list[Path]:
@@ -344,6 +351,7 @@ def lost(accounts: Sequence[Account]) -> str:
 
 def write_row(fault: Fault, lost_frames: str, gap_seconds: float | None) -> None:
     back = f"{max(fault.recovery_seconds.values()):.1f} s" if fault.recovery_seconds else "–"
+    back += "" if fault.noticed_seconds is None else f", noticed after {fault.noticed_seconds:.1f} s"
     gap = "–" if gap_seconds is None else f"{gap_seconds:.1f} s"
     row = f"| {fault.name} | {back} | {lost_frames or '–'} | {gap} | {fault.verdict} |\n"
     print(row, end="")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import control
-from pipeline.control import Add, List, Remove, Sources
+from pipeline.control import words as control
+from pipeline.control.words import Add, List, Remove, Sources
 from pipeline.settings import SourceSettings
 from tests.kit.control import PATTERN, ControlledRun, running
 from tests.kit.harness import children, wait_until

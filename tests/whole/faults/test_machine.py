@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.harness import Leftovers, run
+from tests.kit.harness import Leftovers, is_running, run
 from tests.kit.places import CLIP
 from tests.whole.faults.inside import patched
+from tests.whole.faults.memory import memory_group
 from tests.whole.faults.rig import Options, run_of
+from tests.whole.witness.account import Allowed
 
 pytestmark = pytest.mark.faults
 
@@ -78,3 +80,16 @@ def test_no_shared_memory_is_one_line(limit: str, tmp_path: Path) -> None:
     assert done.returncode == 2 and len(errors) == 1, done.stderr
     assert re.search("shared memory", errors[0]) and "Traceback" not in done.stderr
     leftovers.assert_none()
+
+
+def test_who_touches_a_page_of_shared_memory_too_many_is_killed_and_comes_back(tmp_path) -> None:
+    """By the kernel, in a control group whose memory is used up; the one that is started in its place is outside."""
+    options = Options(hit=["cam0"], allowed=Allowed(damage=True))
+    with memory_group(1) as group, run_of(tmp_path, "shared memory exhausted (control group)", options) as run_:
+        decoder = run_.pid_of("decode:cam0")
+        group.add(decoder)
+        run_.fault_begins()
+        run_.site.tell("cam0 size 640x480")  # more pages than it has so far
+        run_.wait_for(lambda: not is_running(decoder), "the end of the decoder")
+        run_.fault_ends(["cam0"])
+        run_.wait_until_told("it was started anew")

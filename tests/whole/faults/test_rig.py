@@ -95,7 +95,7 @@ def test_videos_come_in_the_order_they_were_written(tmp_path) -> None:
 
 def test_workers_are_found_by_their_command_line() -> None:
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', "
-    code += "'-m', 'pipeline.worker', 'decode:cam0']); time.sleep(60)"
+    code += "'-m', 'pipeline.run.worker', 'decode:cam0']); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         wait_until(lambda: [rig.worker_id(pid) for pid in rig.descendants(parent.pid)] == ["decode:cam0"])
         [pid] = rig.descendants(parent.pid)

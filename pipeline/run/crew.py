@@ -12,17 +12,17 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pipeline import messages
-from pipeline.frame import to_parts
-from pipeline.house import House
-from pipeline.launch import Launched, ProcessWorker, ThreadWorker
-from pipeline.messages import Lost, control_name
-from pipeline.plan import Plan, WorkerPlan
-from pipeline.reclaim import reclaim
-from pipeline.runstate import RunState
+from pipeline.control.runstate import RunState
+from pipeline.flow import messages
+from pipeline.flow.frame import to_parts
+from pipeline.flow.messages import Lost, control_name
+from pipeline.run.house import House
+from pipeline.run.launch import Launched, ProcessWorker, ThreadWorker
+from pipeline.run.plan import Plan, WorkerPlan
+from pipeline.run.reclaim import reclaim
+from pipeline.run.worker import WorkerSpec
 from pipeline.settings import Settings, SourceSettings
 from pipeline.stage import CHAIN, FRAMES
-from pipeline.worker import WorkerSpec
 
 # At once, but not more often than this; then ever more slowly.
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0

@@ -10,7 +10,8 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from pipeline.control import (
+from pipeline.control.runstate import RunState, SourceState
+from pipeline.control.words import (
     Add,
     Answer,
     Done,
@@ -27,11 +28,10 @@ from pipeline.control import (
     encode,
 )
 from pipeline.errors import SourceError, StageError, UsageError
-from pipeline.messages import Retune
-from pipeline.runstate import RunState, SourceState
+from pipeline.flow.messages import Retune
+from pipeline.flow.transport import Replier
 from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
 from pipeline.stage import CHAIN
-from pipeline.transport import Replier
 
 # Looks whether a source can be added: all settings with it among the others, and its id. Raises UsageError,
 # OutputError or SourceError.
@@ -42,18 +42,14 @@ class Run(Protocol):
     """What can be changed of a run while it goes on."""
 
     state: RunState
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def is_stopping(self) -> bool: ...
+    settings: Settings
+    stop: Callable[[], None]
 
     def add(self, source_id: str, settings: SourceSettings) -> None: ...
     def remove(self, source_id: str) -> None: ...
     def hold(self, source_id: str, paused: bool) -> None: ...
     def tune(self, source_id: str, changes: Retune) -> None: ...
     def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None: ...
-    def stop(self) -> None: ...
 
 
 class Desk:
@@ -102,7 +98,7 @@ class Desk:
     def _check_ready(self) -> None:
         if not self._run.state.started_at:
             raise UsageError("the run is still being started; ask again when it is ready")
-        if self._run.is_stopping:
+        if self._run.state.is_stopping:
             raise UsageError("the run is about to end")
 
     def _known(self, source_id: str) -> SourceState:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from msgspec.structs import asdict, replace
 
 from configs.uri import shown_text
-from pipeline.desk import Desk, Run
+from pipeline.control.desk import Desk, Run
 from pipeline.errors import SourceError, StageError, UsageError
-from pipeline.messages import Retune
+from pipeline.flow.messages import Retune
 from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
 
 LOOK_SECONDS = 1.0

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import messages
-from pipeline.detections import Detections
-from pipeline.fates import Drop
-from pipeline.messages import ArrayRef, DataHeader, FrameHeader, Slot
-from pipeline.sharedmem import Pool, aligned
+from pipeline.flow import messages
+from pipeline.flow.detections import Detections
+from pipeline.flow.fates import Drop
+from pipeline.flow.messages import ArrayRef, DataHeader, FrameHeader, Slot
+from pipeline.flow.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
 DETECTION_ARRAYS = tuple(field.name for field in dataclasses.fields(Detections))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.fates import Drop
+from pipeline.flow.fates import Drop
 
 Policy = Literal["block", "latest"]
 Clock = Literal["sender", "arrival", "due"]
@@ -218,7 +218,7 @@ class Report(msgspec.Struct, tag="report"):
     working             time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery
                         (deliver only)
     rounds              rounds by their size (gather only)
-    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.rounds)
+    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.flow.rounds)
     outputs             by their name, once they were opened (deliver only)
     """
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from configs import secrets
 from configs.uri import HIDDEN, Uri, looks_like_an_address, shown, shown_text
-from pipeline.config import load_settings, parse_assignment
+from pipeline.command.config import load_settings, parse_assignment
 from pipeline.errors import UsageError
 from pipeline.settings import MOST_SOURCES, Settings
 

@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from pipeline.messages import Policy
+from pipeline.flow.messages import Policy
 
 Item = TypeVar("Item")
 Reason = Literal["newer", "too old", "rate"]

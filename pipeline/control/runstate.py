@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from pipeline.errors import EXIT_DONE, EXIT_INTERRUPTED, CenterStreamError
-from pipeline.fates import Drop
-from pipeline.ledger import Ledger, Page
-from pipeline.messages import (
+from pipeline.flow.fates import Drop
+from pipeline.flow.ledger import Ledger, Page
+from pipeline.flow.messages import (
     EndOfStream,
     ModelCard,
     Outage,
@@ -24,7 +24,7 @@ from pipeline.messages import (
     SourceWord,
     StreamStart,
 )
-from pipeline.metrics import tally_lines
+from pipeline.flow.metrics import tally_lines
 from pipeline.settings import SourceSettings
 
 LAST_OUTAGES = 20
@@ -111,6 +111,7 @@ class RunState:
     gone         sources that were removed, the last ones; `earlier` is the sum of those before, `earlier_count` of them
     problems     what went wrong, in order; the first decides the exit code
     notes        what the user is warned of once, the last ones
+    is_stopping  no more frames are taken, of any source
     interrupted  the user stopped it
     tally        what the supervisor met more than once and warns of, with its count
     endless      no source has an end as far as its address tells; once opened, its stream knows better
@@ -127,6 +128,7 @@ class RunState:
     problems: list[CenterStreamError] = field(default_factory=list)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_NOTES))
     restarts: dict[str, int] = field(default_factory=dict)
+    is_stopping: bool = False
     interrupted: bool = False
     tally: dict[str, int] = field(default_factory=dict)
     endless: bool = False

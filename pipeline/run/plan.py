@@ -6,7 +6,7 @@ Knows no process, no socket and no network, only how many lanes one may have at 
 
 import msgspec
 
-from pipeline.messages import Limits, ModelCard
+from pipeline.flow.messages import Limits, ModelCard
 from pipeline.settings import LARGEST_INPUT_SIDE, MOST_SOURCES, Settings
 from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS
 

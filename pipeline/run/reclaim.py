@@ -6,12 +6,12 @@ Only for one that is certainly dead: nobody else may end a lease at the same tim
 import time
 from collections.abc import Callable, Mapping
 
-from pipeline.fates import LOST
-from pipeline.frame import Frame
-from pipeline.ledger import Ledger
-from pipeline.messages import FrameHeader
-from pipeline.plan import WorkerPlan
-from pipeline.sharedmem import Pool
+from pipeline.flow.fates import LOST
+from pipeline.flow.frame import Frame
+from pipeline.flow.ledger import Ledger
+from pipeline.flow.messages import FrameHeader
+from pipeline.flow.sharedmem import Pool
+from pipeline.run.plan import WorkerPlan
 from pipeline.stage import FRAMES
 
 

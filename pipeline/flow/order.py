@@ -5,12 +5,13 @@ shorter way, and with some missing after a worker was lost. Knows no socket, no 
 from collections.abc import Iterator
 from typing import Protocol
 
-from pipeline.fates import UNHEARD
-from pipeline.frame import Frame, Message
-from pipeline.messages import EndOfStream, FrameHeader, SourceWord
+from pipeline.flow.fates import UNHEARD
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.messages import EndOfStream, FrameHeader, SourceWord
 
 # So long a frame that is missed is waited for, once no slot holds it: its dropped header may still be on its way.
-PATIENCE_SECONDS = 1.0
+# Stages wait one after the other, where two were lost. What comes later than that has had its fate.
+PATIENCE_SECONDS = 0.5
 
 
 class Progress(Protocol):

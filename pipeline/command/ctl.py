@@ -1,5 +1,5 @@
 """The command `run_pipeline.py ctl`: words for a run that goes on, from its command line to what is printed of the
-answer. Knows no run but by `pipeline.control`, and imports nothing slow.
+answer. Knows no run but by `pipeline.control.words`, and imports nothing slow.
 """
 
 import argparse
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.uri import Uri, shown
-from pipeline import cli, control
-from pipeline.config import load_settings, parse_assignment
+from pipeline.command import cli
+from pipeline.command.config import load_settings, parse_assignment
+from pipeline.control import words as control
 from pipeline.errors import EXIT_DONE, StageError, UsageError
 from pipeline.settings import Settings
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detections import NO_TRACK, Detections
-from pipeline.fates import Drop
-from pipeline.messages import Clock
+from pipeline.flow.detections import NO_TRACK, Detections
+from pipeline.flow.fates import Drop
+from pipeline.flow.messages import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from pipeline.frame import Frame, Message, from_parts, round_to_parts, to_parts
-from pipeline.ledger import Ledger
-from pipeline.messages import Free
-from pipeline.order import InOrder
-from pipeline.sharedmem import Pool
-from pipeline.transport import Receiver, Sender
+from pipeline.flow.frame import Frame, Message, from_parts, round_to_parts, to_parts
+from pipeline.flow.ledger import Ledger
+from pipeline.flow.messages import Free
+from pipeline.flow.order import InOrder
+from pipeline.flow.sharedmem import Pool
+from pipeline.flow.transport import Receiver, Sender
 
 
 class Inlet:
@@ -149,7 +149,7 @@ class Outlet:
 
 
 class Progress:
-    """How far the sources have come at a stage in order (`pipeline.order.Progress`)."""
+    """How far the sources have come at a stage in order (`pipeline.flow.order.Progress`)."""
 
     def __init__(self, ledger: Ledger, frames: Pool, stage: str) -> None:
         self._ledger, self._frames, self._stage = ledger, frames, stage

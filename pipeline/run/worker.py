@@ -1,5 +1,5 @@
 """Runs one stage: takes messages from its queue, has the stage work on them, sends them on, and keeps the supervisor
-informed. `python -m pipeline.worker ID` runs it as a process of its own, with its `WorkerSpec` on standard input
+informed. `python -m pipeline.run.worker ID` runs it as a process of its own, with its `WorkerSpec` on standard input
 (the name is only there for `ps`; what else it is told holds the run's key, and maybe a camera's password).
 """
 
@@ -16,19 +16,20 @@ from collections.abc import Callable
 import msgspec
 
 from configs import startup
-from pipeline import messages
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
-from pipeline.frame import Frame, Message
-from pipeline.ledger import Ledger, LedgerSpec
-from pipeline.lines import Inlet, Outlet, Progress, Rounds
-from pipeline.messages import EndOfStream, Failed, Finished, Lost, Ready, SignalChange, Start, Stop, StreamStart
-from pipeline.metrics import Meter, hop
-from pipeline.order import InOrder
-from pipeline.plan import WorkerPlan
+from pipeline.flow import messages
+from pipeline.flow.frame import Frame, Message
+from pipeline.flow.ledger import Ledger, LedgerSpec
+from pipeline.flow.lines import Inlet, Outlet, Progress, Rounds
+from pipeline.flow.messages import EndOfStream, Failed, Finished, Lost, Ready, SignalChange, Start, Stop, StreamStart
+from pipeline.flow.metrics import Meter, hop
+from pipeline.flow.order import InOrder
+from pipeline.flow.sharedmem import Lessor, Pool, PoolSpec
+from pipeline.flow.transport import POLL_SECONDS, Bell, RunKey, Spoke, Transport
+from pipeline.run.lanes import Lanes
+from pipeline.run.plan import WorkerPlan
 from pipeline.settings import Settings
-from pipeline.sharedmem import Lessor, Pool, PoolSpec
 from pipeline.stage import CHAIN, FRAMES, NEXT, Kit, QueueStage, RoundStage, SourceStage, Stage
-from pipeline.transport import POLL_SECONDS, Bell, RunKey, Spoke, Transport
 
 REPORT_SECONDS = 1.0
 # So often a stage is asked whether there is something to do beside frames.
@@ -199,7 +200,7 @@ class Worker:
         self._keep_in_touch(self._lanes)
         self._lanes.join()
 
-    def _keep_in_touch(self, lanes: "Lanes") -> None:
+    def _keep_in_touch(self, lanes: Lanes) -> None:
         """Report and listen until `lanes` end: who says nothing for long is taken for dead."""
         while not lanes.have_ended:
             word = self._listen(max(0.0, self._next_report - time.monotonic()))
@@ -368,67 +369,6 @@ class Worker:
 
 def _is_good(frame: Frame) -> bool:
     return frame.header.failure is None and frame.header.dropped is None
-
-
-class Lanes:
-    """Threads that work side by side. The first exception ends all and is raised by `join`."""
-
-    def __init__(self, tell_end: Callable[[], None]) -> None:
-        """`tell_end()` is called when the last has ended."""
-        self._tell_end = tell_end
-        self.taking = threading.Lock()
-        self.over = False
-        self._threads: list[threading.Thread] = []
-        self._busy_since: dict[int, float] = {}
-        self._running = 0
-        self._counting = threading.Lock()
-        self.have_ended = False
-        self._failure: BaseException | None = None
-
-    def start(self, work: Callable[[], None], count: int) -> None:
-        self._running = count
-        for number in range(count):
-            thread = threading.Thread(target=self._guard, args=(work,), name=f"lane-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self._failure = self._failure or error
-            self.over = True
-        with self._counting:
-            self._running -= 1
-            if not self._running:
-                self.have_ended = True
-                self._tell_end()
-
-    def busy(self) -> "_Busy":
-        """While a lane works: `with lanes.busy(): …`"""
-        return _Busy(self._busy_since)
-
-    def busy_seconds(self) -> float:
-        """For how long the lane that has worked longest without a pause has done so."""
-        since = list(self._busy_since.values())
-        return time.monotonic() - min(since) if since else 0.0
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join()
-        if self._failure:
-            raise self._failure
-
-
-class _Busy:
-    def __init__(self, since: dict[int, float]) -> None:
-        self._since = since
-
-    def __enter__(self) -> None:
-        self._since[threading.get_ident()] = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        del self._since[threading.get_ident()]
 
 
 def _watch_over(worker: Worker, run_folder: str) -> None:

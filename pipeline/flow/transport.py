@@ -19,7 +19,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from pipeline.frame import Parts
+from pipeline.flow.frame import Parts
 
 POLL_SECONDS = 0.1
 LINGER_MS = 2000

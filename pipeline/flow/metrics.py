@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report
+from pipeline.flow.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report
 
 _SMALLEST_MS = 1e-3
 _GROWTH = 1.01  # each bucket is 1 % wider than the one before: every quantile is within 1 %

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.uri import shown_text
-from pipeline.ledger import Page
-from pipeline.messages import Quantiles, Report
-from pipeline.runstate import RunState, SourceState, by_path
+from pipeline.control.runstate import RunState, SourceState, by_path
+from pipeline.flow.ledger import Page
+from pipeline.flow.messages import Quantiles, Report
 from pipeline.stage import CHAIN
 
 REFRESH_SECONDS = 0.25

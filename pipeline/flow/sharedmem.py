@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.messages import Slot
+from pipeline.flow.messages import Slot
 
 ALIGNMENT_BYTES = 4096
 NOBODY = -1

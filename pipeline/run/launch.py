@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 
 from configs.uri import Uri
-from pipeline.transport import Context, Transport
-from pipeline.worker import Worker, WorkerSpec
+from pipeline.flow.transport import Context, Transport
+from pipeline.run.worker import Worker, WorkerSpec
 
 WORKER_ENVIRONMENT = {
     # Idle threads that spin would take the cores from the other stages.
@@ -43,10 +43,10 @@ class ProcessWorker:
     its standard input closes with us."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.worker", spec.plan.id],
+            [sys.executable, "-P", "-m", "pipeline.run.worker", spec.plan.id],
             stdin=subprocess.PIPE,
             env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
             pass_fds=[*(pool.fd for pool in spec.pools), spec.ledger.fd],

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from pipeline.control import FOLDER_PREFIX, SOCKET, folder_for_runs
+from pipeline.control.words import FOLDER_PREFIX, SOCKET, folder_for_runs
 from pipeline.errors import UsageError
-from pipeline.frame import Parts
-from pipeline.ledger import Ledger, LedgerSpec, create_ledger
+from pipeline.flow.frame import Parts
+from pipeline.flow.ledger import Ledger, LedgerSpec, create_ledger
+from pipeline.flow.sharedmem import Pool, PoolSpec, create_pool
+from pipeline.flow.transport import Context, Hub, Replier, RunKey, Sender, Transport
 from pipeline.settings import MOST_SOURCES
-from pipeline.sharedmem import Pool, PoolSpec, create_pool
-from pipeline.transport import Context, Hub, Replier, RunKey, Sender, Transport
 
 
 @dataclass

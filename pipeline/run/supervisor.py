@@ -11,25 +11,20 @@ from collections.abc import Callable
 
 import msgspec
 
-from pipeline import messages
-from pipeline.crew import KILL_SECONDS, Crew, Post
-from pipeline.desk import Check, Desk
+from pipeline.control.desk import Check, Desk
+from pipeline.control.follow import Follower, Watched
+from pipeline.control.runstate import RunState
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError
-from pipeline.fates import UNHEARD, WORKER_LOST
-from pipeline.follow import Follower, Watched
-from pipeline.frame import to_parts
-from pipeline.heartbeat import Heartbeats
-from pipeline.house import house, signals
-from pipeline.messages import (
+from pipeline.flow import messages
+from pipeline.flow.fates import UNHEARD, WORKER_LOST
+from pipeline.flow.messages import (
     AskStop,
     Ended,
     EndOfStream,
     Failed,
     Finished,
-    Pause,
     Ready,
     Report,
-    Retune,
     SignalChange,
     Start,
     Status,
@@ -37,13 +32,15 @@ from pipeline.messages import (
     StreamStart,
     control_name,
 )
-from pipeline.plan import Plan
-from pipeline.runstate import RunState, SourceState
-from pipeline.settings import Settings, SourceSettings
+from pipeline.flow.transport import POLL_SECONDS
+from pipeline.run.crew import KILL_SECONDS, Crew, Post
+from pipeline.run.heartbeat import Heartbeats
+from pipeline.run.house import house, signals
+from pipeline.run.plan import Plan
+from pipeline.run.roster import Roster
+from pipeline.run.worker import stranger_line
+from pipeline.settings import Settings
 from pipeline.sources import has_no_end
-from pipeline.stage import CHAIN
-from pipeline.transport import POLL_SECONDS
-from pipeline.worker import stranger_line
 
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
 UNSTARTED_SECONDS = 0.3
@@ -66,23 +63,19 @@ class Supervisor:
         """`check` looks at sources that are added while it runs; a `watched` file may bring some at any time."""
         self._settings = settings
         self._watcher = watcher
-        self._waits = self._may_always_wait = watched is not None
         self._threads = settings.run.placement == "threads"
         self._plan = Plan(settings)
         self.state = RunState(launched_at=time.monotonic())
         self._heartbeats = Heartbeats()
         self._stop_signals = 0
-        self._stopping = False
         self._is_ending = False
         self._deadline = float("inf")
-        self._desk = Desk(self, check)
-        self._follower = Follower(watched, self, self._desk) if watched else None
+        self._check, self._watched = check, watched
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
         with signals(self._on_signal), house(self._plan.pools, self._threads) as self._house:
-            self._crew = Crew(self._settings, self._plan, self._house, self.state, self._threads)
-            self.state.book = self._house.ledger
+            self._hire()
             try:
                 self._launch()
                 self._watch()
@@ -97,10 +90,16 @@ class Supervisor:
         self._settle()
         return self.state
 
+    def _hire(self) -> None:
+        self.state.book = self._house.ledger
+        self._crew = crew = Crew(self._settings, self._plan, self._house, self.state, self._threads)
+        self._roster = Roster(
+            self._settings, self._plan, self._house, crew, self.state, self._lose, self._wish_end, bool(self._watched)
+        )
+        self._desk = Desk(self._roster, self._check)
+        self._follower = Follower(self._watched, self._roster, self._desk) if self._watched else None
+
     def _launch(self) -> None:
-        for source_id, settings in self._settings.sources.items():
-            place = self._plan.workers[f"{CHAIN[0]}:{source_id}"].place
-            self.state.sources[source_id] = SourceState(settings, place)
         self._crew.launch_all()
         self._deadline = time.monotonic() + self._settings.run.start_seconds
 
@@ -113,7 +112,7 @@ class Supervisor:
                 pass
             if self._house.replier:
                 self._desk.serve(self._house.replier)
-            if self._follower and self.state.started_at and not self._stopping:
+            if self._follower and self.state.started_at and not self.state.is_stopping:
                 self._follower.look(time.monotonic())
             for queue in self._house.transport.refused():
                 self.state.count(stranger_line(queue))
@@ -162,7 +161,7 @@ class Supervisor:
             case StreamStart() | SignalChange() | EndOfStream():
                 self.state.sources[word.source_id].hear(word)
             case Ended():
-                self._mark_done(word)
+                self._roster.ended(word)
             case AskStop():
                 self.state.interrupted |= word.by_user
                 self._stop_sources()
@@ -183,7 +182,7 @@ class Supervisor:
         """When all are ready; a source that could not be opened keeps none of the others waiting."""
         posts = self._crew.posts.values()
         waiting = [p for p in posts if p.state == "starting" or (p.state == "over" and not p.plan.source_id)]
-        if self.state.started_at or self._stopping or not self.state.model or waiting:
+        if self.state.started_at or self.state.is_stopping or not self.state.model or waiting:
             return
         self._deadline = float("inf")
         self.state.started_at = time.monotonic()
@@ -200,112 +199,31 @@ class Supervisor:
         told = [word for source in self.state.sources.values() for word in source.told()] if is_anew else []
         limits = self._plan.limits(self.state.model)
         self._crew.tell(Start(self.state.model, limits, told), [post])
-        source = self.state.sources.get(post.plan.source_id)
-        if self._is_ending or (source and (self._stopping or source.is_leaving)):
+        if self._is_ending:
             self._crew.tell(Stop(), [post])
-        elif source:
-            self._tell_wishes(source, post)
+        elif post.plan.source_id:
+            self._roster.start(post)
 
     def _mark_finished(self, post: Post, word: Finished) -> None:
         post.state = "over"
         self.state.statuses[post.id] = "finished"
         self.state.reports[post.id] = word.report
-        source = self.state.sources.get(post.plan.source_id)
-        if source and not source.heard():
-            source.is_done = True  # nothing was told of it, so no end of a stream is on its way to the others
+        if post.plan.source_id:
+            self._roster.finished(post)
         if word.exit_code:
             self.state.problems.append(_error(word.exit_code, word.problem))
 
-    def _mark_done(self, word: Ended) -> None:
-        if source := self.state.sources.get(word.source_id):  # told again by a worker that was started anew
-            source.is_done = True
-            source.outputs |= word.outputs
-
     def _check_end(self) -> None:
         """When all sources are done, the others are told to stop, unless there may be more."""
-        decoding = [post for post in self._crew.decoders() if post.state != "over"]
-        is_done = all(source.is_done for source in self.state.sources.values())
-        may_end = self._stopping or not (self._waits or any(s.is_leaving for s in self.state.sources.values()))
-        if is_done and may_end and not decoding and not self._is_ending:
-            self._is_ending = self._stopping = True
+        may_end = self.state.is_stopping or not self._roster.may_be_given_more
+        if may_end and self._roster.have_ended and not self._is_ending:
+            self._is_ending = self.state.is_stopping = True
             self._crew.tell(Stop(drained=True), self._crew.running())
 
-    # -- sources that come and go
-
-    @property
-    def settings(self) -> Settings:
-        return self._settings
-
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping
-
-    def add(self, source_id: str, settings: SourceSettings) -> None:
-        """One more source; its decoder waits for it if it cannot be opened."""
-        worker = self._plan.add_source(source_id)
-        self.state.sources[source_id] = SourceState(settings, worker.place)
-        self._waits = self._may_always_wait
-        self._crew.launch(self._crew.hire(worker))
-
-    def remove(self, source_id: str) -> None:
-        """Its decoder takes no more frames; those on their way still arrive, and then it is forgotten."""
-        source, post = self.state.sources[source_id], self._crew.decoder(source_id)
-        patience_seconds = self._settings.run.drain_seconds + source.settings.open_timeout_seconds
-        source.leave_until = source.leave_until or time.monotonic() + patience_seconds
-        source.since_unix = time.time()
-        if post.is_alive:
-            self._crew.tell(Stop(), [post])
-        elif post.state == "waiting":
-            self._end_for(post)
-
-    def hold(self, source_id: str, paused: bool) -> None:
-        self.state.sources[source_id].paused = paused
-        self._crew.tell_running(Pause(paused), [self._crew.decoder(source_id)])
-
-    def tune(self, source_id: str, changes: Retune) -> None:
-        source = self.state.sources[source_id]
-        source.tuning = merged(source.tuning, changes)
-        self._crew.tell_running(source.tuning, [self._crew.decoder(source_id)])
-
-    def adopt(self, score_threshold: float, classes: tuple[str, ...]) -> None:
-        """For sources that come from now on."""
-        infer = msgspec.structs.replace(self._settings.infer, score_threshold=score_threshold)
-        postprocess = msgspec.structs.replace(self._settings.postprocess, classes=classes)
-        self._settings = msgspec.structs.replace(self._settings, infer=infer, postprocess=postprocess)
-        self._crew.settings = self._settings
-
-    def stop(self) -> None:
-        self._stop_signals = max(self._stop_signals, 1)
-
-    def _tell_wishes(self, source: SourceState, post: Post) -> None:
-        if source.tuning:
-            self._crew.tell(source.tuning, [post])
-        if source.paused:
-            self._crew.tell(Pause(True), [post])
-
     def _check_leaving(self) -> None:
-        for source_id, source in list(self.state.sources.items()):
-            if source.leave_until is None or self._stopping:
-                continue
-            post = self._crew.decoder(source_id)
-            if time.monotonic() > source.leave_until:
-                self._make_leave(post)
-            if source.is_done and post.state == "over" and not self._crew.still_has(post):
-                self._forget(source_id)
-
-    def _make_leave(self, post: Post) -> None:
-        if post.is_alive:
-            self._lose(post, "did not end when its source was removed")
-        elif post.launched:
-            post.launched.kill()
-
-    def _forget(self, source_id: str) -> None:
-        post = self._crew.posts.pop(f"{CHAIN[0]}:{source_id}")
-        place = self.state.forget(source_id, post.id).place
-        self._heartbeats.forget(post.id)
-        self._plan.remove_source(source_id)
-        self._house.ledger.clear(place)
-        self._waits |= all(source.is_done for source in self.state.sources.values())
+        if not self.state.is_stopping:
+            for decoder in self._roster.let_go():
+                self._heartbeats.forget(decoder)
 
     # -- who is lost
 
@@ -324,7 +242,7 @@ class Supervisor:
 
     def _is_fatal(self) -> bool:
         """Before the start, in threads, and on the way to the end nobody is started anew."""
-        return not self.state.started_at or self._threads or self._stopping
+        return not self.state.started_at or self._threads or self.state.is_stopping
 
     def _check_deaths(self) -> None:
         for post in self._crew.alive():
@@ -348,7 +266,7 @@ class Supervisor:
 
     def _check_stuck(self, post: Post, report: Report) -> None:
         limit = self._settings.run.stuck_seconds
-        if report.busy_seconds >= limit and not self._threads and not self._stopping:
+        if report.busy_seconds >= limit and not self._threads and not self.state.is_stopping:
             self._lose(post, f"has worked on one frame for {report.busy_seconds:.0f} s, it hangs")
 
     def _lose(self, post: Post, how: str) -> None:
@@ -376,7 +294,7 @@ class Supervisor:
             self.state.written.extend(self.state.reports.pop(post.id).outputs.values())
         source = self.state.sources.get(post.plan.source_id)
         if source and source.is_leaving:
-            self._end_for(post)
+            self._roster.end_for(post)
             return
         wait_seconds = post.restarts.died(time.monotonic())
         if wait_seconds is None:
@@ -394,27 +312,16 @@ class Supervisor:
         problem = StageError(f"{post.how_lost}, again and again; it is not started any more")
         if post.plan.source_id:
             self.state.problems.append(problem)
-            self._end_for(post)
+            self._roster.end_for(post)
         elif all(other.state == "over" for other in self._crew.of_stage(post.plan.stage)):
             self._fail(problem)
         else:
             self.state.problems.append(problem)
 
-    def _end_for(self, post: Post) -> None:
-        """A decoder that is down can tell no end of its source any more."""
-        post.state = "over"
-        source = self.state.sources[post.plan.source_id]
-        captured = self._house.ledger.captured(source.place)
-        end = EndOfStream(post.plan.source_id, source.place, captured, "its decoder is down")
-        source.is_done = not captured and not source.heard()
-        source.hear(end)
-        if not source.is_done:
-            self._house.send("gather", to_parts(end))
-
     def _check_restarts(self) -> None:
         now = time.monotonic()
         for post in self._crew.running():
-            if post.state in ("waiting", "dying") and self._stopping:
+            if post.state in ("waiting", "dying") and self.state.is_stopping:
                 post.state = "over"
                 self._lose_frames(f"lost when stage {post.id} was lost")
             elif post.state == "dying" and post.launched and post.launched.death():
@@ -436,18 +343,21 @@ class Supervisor:
             self._deadline = 0.0  # nothing to drain yet, or the user will not wait
         self._stop_sources()
 
+    def _wish_end(self) -> None:
+        self._stop_signals = max(self._stop_signals, 1)
+
     def _on_signal(self, number: int) -> None:
         # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
         if number == signal.SIGHUP:
-            self._stop_signals = max(self._stop_signals, 1)
+            self._wish_end()
         else:
             self._stop_signals += 1
 
     def _stop_sources(self) -> None:
         """Take no more frames; the ends of the streams then flow through all stages."""
-        if self._stopping:
+        if self.state.is_stopping:
             return
-        self._stopping = True
+        self.state.is_stopping = True
         self.state.endless = all(has_no_end(source.settings) for source in self.state.sources.values())
         self._deadline = min(self._deadline, time.monotonic() + self._settings.run.drain_seconds)
         self._crew.tell(Stop(), [post for post in self._crew.decoders() if post.is_alive])
@@ -455,7 +365,7 @@ class Supervisor:
     def _fail(self, problem: CenterStreamError) -> None:
         """A stage is lost: the others finish with what they have, for there may be no end of stream to come."""
         self.state.problems.append(problem)
-        self._stopping = self._is_ending = True
+        self.state.is_stopping = self._is_ending = True
         patience_seconds = self._settings.run.drain_seconds if self.state.started_at else UNSTARTED_SECONDS
         self._deadline = min(self._deadline, time.monotonic() + patience_seconds)
         self._crew.tell(Stop(), self._crew.running())
@@ -463,7 +373,7 @@ class Supervisor:
     def _give_up(self) -> None:
         """The time is over: those who are still at it are ended."""
         waiting_for = ", ".join(post.id for post in self._crew.running())
-        if not self._stopping:
+        if not self.state.is_stopping:
             seconds = self._settings.run.start_seconds
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
             self.state.problems.append(StageError(text))
@@ -488,12 +398,6 @@ class Supervisor:
             if lost and stream and not stream.is_live and not self.state.problems:
                 how = "; ".join(text for text in self.state.tally if "started anew" in text)
                 self.state.problems.append(StageError(f"{source_id}: {lost} frames were lost: {how}"))
-
-
-def merged(before: Retune | None, changes: Retune) -> Retune:
-    """All that has changed since the start."""
-    told = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not None}
-    return msgspec.structs.replace(before or Retune(), **told)
 
 
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:

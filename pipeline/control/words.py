@@ -20,8 +20,8 @@ from msgspec import Meta, Struct
 
 from configs.uri import Uri
 from pipeline.errors import StageError, UsageError
+from pipeline.flow.transport import ask
 from pipeline.settings import Every, Fraction, SourceId, SourceSettings
-from pipeline.transport import ask
 
 FOLDER_PREFIX = "centerstream-"
 SOCKET = "ctl"

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from pipeline.fates import DELIVERED, FAILED, FATES, Drop
-from pipeline.sharedmem import anonymous_memory
+from pipeline.flow.fates import DELIVERED, FAILED, FATES, Drop
+from pipeline.flow.sharedmem import anonymous_memory
 
+# Of so many frames of a source it is known whether their fate was told: more are never on their way to the outputs.
+LAST_TOLD = 4096
 # The stages that take a source's frames in order, each once.
 IN_ORDER = ("track", "deliver")
 ROW = np.dtype(
@@ -22,6 +24,7 @@ ROW = np.dtype(
         ("captured_ns", "<i8"),
         ("arrived", "<i8", len(IN_ORDER)),
         ("fates", "<i8", len(FATES)),
+        ("told", "<i8", LAST_TOLD),
     ]
 )
 _COLUMN = {fate: column for column, fate in enumerate(FATES)}
@@ -95,9 +98,16 @@ class Ledger:
         row = self._rows[place]
         return float(row["pts_seconds"]), int(row["captured_ns"])
 
-    def tell(self, place: int, fate: Drop) -> None:
-        """One more frame that came to `fate`. Raises KeyError for one that is none of FATES."""
+    def tell(self, place: int, fate: Drop, seq: int) -> None:
+        """The frame came to `fate`. Raises KeyError for one that is none of FATES."""
         self._rows["fates"][place, _COLUMN[fate]] += 1
+        self._rows["told"][place, seq % LAST_TOLD] = seq + 1
+
+    def untold(self, place: int, stage: str) -> list[int]:
+        """Frames that have come to a stage in order and whose fate was not told."""
+        next_seq = self.next_seq(place, stage)
+        seqs = np.arange(max(0, next_seq - LAST_TOLD), next_seq)
+        return [int(seq) for seq in seqs[self._rows["told"][place, seqs % LAST_TOLD] != seqs + 1]]
 
     def next_seq(self, place: int, stage: str) -> int:
         """The seq that a stage in order waits for."""

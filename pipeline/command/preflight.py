@@ -10,8 +10,8 @@ from pathlib import Path
 
 import models
 from configs.uri import shown_text
+from pipeline.command.files import Identity, check_inputs, check_outputs
 from pipeline.errors import UsageError
-from pipeline.files import Identity, check_inputs, check_outputs
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.settings import Settings, SourceSettings
 from pipeline.sources import parse_address
