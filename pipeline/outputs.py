@@ -152,7 +152,7 @@ class Output:
             return True
 
     def is_behind(self, source_id: str) -> bool:
-        """So many frames of it wait that nobody else should wait for this output: as many as others can take at once."""
+        """As many frames of it wait as others can take at once: nobody else should wait for this output."""
         return self._waiting.get(source_id, 0) >= WAITING_FRAMES - 1
 
     def let_pass(self) -> None:
