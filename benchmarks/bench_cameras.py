@@ -64,9 +64,7 @@ def figures(frames: list[dict[str, Any]], samples: list[dict[str, float]], secon
     done = [line for line in frames if line["status"] == "ok"]
     per_second = {name: count / seconds for name, count in Counter(line["source"] for line in done).items()}
     mean = sum(per_second.values()) / len(per_second)
-    dropped = Counter(
-        f"{line['dropped']['stage']}: {line['dropped']['reason']}" for line in frames if "dropped" in line
-    )
+    dropped = Counter(f"{line['stage']}: {line['reason']}" for line in frames if line["status"] == "dropped")
     first, last = samples[0], samples[-1]
     kinds = sorted({worker.partition(":")[0] for worker in last})
     return {
