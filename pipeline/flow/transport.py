@@ -165,7 +165,7 @@ class _Ear:
 
     def receive(self, timeout_seconds: float) -> Parts | None:
         """None when nothing came in time, or the bell rang first."""
-        # Mostly there is a message, or time to wait for one: a try costs less than a poll each time.
+        # Mostly there is a message, or time to wait for one: then no poll comes before it.
         if (parts := self._try()) is not None or not timeout_seconds:
             return parts
         self._poller.poll(int(timeout_seconds * 1000))
