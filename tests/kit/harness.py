@@ -15,6 +15,8 @@ from unittest import mock
 
 from tests.kit.places import ROOT
 
+HANG_SECONDS = 540.0  # no bound of a figure: a machine that does other things as well may take many times as long
+
 STAGES = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 
 
@@ -22,7 +24,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / "run_pipeline.py"), *map(str, arguments)]
 
 
-def run(*arguments: object, timeout: float = 120, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, timeout: float = HANG_SECONDS, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """The command to its end, with its output as text; `before` it, another that runs it."""
     return subprocess.run([*before, *command(*arguments)], capture_output=True, text=True, timeout=timeout)
 

@@ -22,6 +22,7 @@ from models.engines.choice import choose, fastest, worth_it
 from models.export import main as export_main
 from models.pixels import PixelDetector, PixelNetwork
 from tests.kit.drawn_weights import drawn_state_dict
+from tests.kit.harness import HANG_SECONDS
 from tests.kit.places import ROOT
 
 SMALL = Job(height=128, width=128)
@@ -396,7 +397,7 @@ signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
 signal.raise_signal(signal.SIGUSR1)
 assert heard == [signal.SIGUSR1]
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done
 
 

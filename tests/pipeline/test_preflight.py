@@ -11,7 +11,7 @@ import torch
 
 from models import SPECS, save_checkpoint
 from models.spec import DEFAULT_MODEL
-from tests.kit.harness import run_here
+from tests.kit.harness import HANG_SECONDS, run_here
 from tests.kit.places import CLIP, ROOT
 
 SHIPPED = SPECS[DEFAULT_MODEL].weights_file
@@ -84,7 +84,7 @@ def test_validate_finds_no_fault_with_what_is_right(options: list, folder) -> No
 def traced(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:
     """The command in a process of its own, and which modules it imported."""
     line = [sys.executable, "-X", "importtime", str(ROOT / "run_pipeline.py"), *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=HANG_SECONDS)
     lines = done.stderr.splitlines()
     loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     done.stderr = "\n".join(line for line in lines if not line.startswith("import time:"))

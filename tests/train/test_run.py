@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from models import load_model, save_checkpoint
-from tests.kit.harness import children, finish, run, wait_until
+from tests.kit.harness import HANG_SECONDS, children, finish, run, wait_until
 from tests.kit.places import ROOT
 from train.__main__ import main
 
@@ -32,7 +32,7 @@ def command(out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> li
 def train(out: Path, *settings: str, arguments: tuple[object, ...] = (), before: tuple[str, ...] = ()):
     """The command to its end; its data are those of the smoke recipe."""
     line = [*before, *command(out, *settings, arguments=arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 def train_here(capfd, out: Path, *settings: str, arguments: tuple[object, ...] = ()) -> SimpleNamespace:
@@ -126,7 +126,7 @@ def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> N
     line = command(two, *settings, "loop.batch=2")[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(torchrun, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(torchrun, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     for alone, together in zip(rows(one), rows(two), strict=True):
         for name in ("loss", "hm", "wh"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.harness import HANG_SECONDS
 from tests.kit.places import CLIP, ROOT
 
 pytestmark = pytest.mark.thorough
@@ -64,7 +65,7 @@ def trace_of(fresh: Path, *arguments: object) -> list[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.harness import HANG_SECONDS
 from tests.kit.places import CLIP, ROOT
 
 
@@ -36,7 +37,7 @@ def follow(project: Path, title: str, file_name: str, table: str, last_entry: st
 
 def run(project: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 def test_a_new_kind_of_output(project) -> None:

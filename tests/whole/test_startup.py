@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs import folders
-from tests.kit.harness import command, finish, json_lines, stage_pids, wait_until
+from tests.kit.harness import HANG_SECONDS, command, finish, json_lines, stage_pids, wait_until
 from tests.kit.places import CLIP, ROOT
 from tests.whole.test_imports import modules
 
@@ -74,7 +74,7 @@ def test_a_read_only_checkout_without_a_home_runs_and_measures(sealed, tmp_path)
         env=environment,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "engines measured here" in done.stderr and "left out" not in done.stderr
