@@ -109,6 +109,7 @@ class Output:
         self.name, self.counts = name, counts
         self._make, self._failed, self._stop_requested = make, failed, stop_requested
         self._sink: Sink | None = None
+        self._path = counts.path  # of the file that is being written, and where that lies
         self._place: os.stat_result | None = None
         self._items: deque[_Item] = deque()
         self._at: list[_Item] = []
@@ -247,17 +248,20 @@ class Output:
     def _work(self, item: _Item) -> None:
         if self._sink is None:
             self._sink = self._make()
-            self.counts.path = self._sink.path or self.counts.path
+            self._path = self.counts.path = self._sink.path or self.counts.path
         try:
             item.work(self._sink)
         except StopRequested:
             self._stop_requested()
+        if self._sink.path and self._sink.path != self._path:
+            self._path, self._place = self._sink.path, None
+            self.counts.segments += 1
         if item.ticket and self._place is None:  # the file is there from the first frame on
             self._place = self._stat()
 
     def _stat(self) -> os.stat_result | None:
         with suppress(OSError):
-            return Path(self.counts.path).stat() if self.counts.path else None
+            return Path(self._path).stat() if self._path else None
         return None
 
     def _give_up(self, error: OutputError) -> None:

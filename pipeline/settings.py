@@ -188,6 +188,8 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     # Overlay video, H.264
     video: VideoPath | None = None
+    # A live source's video goes on in a next file (`out.1.mp4`) after so long; None: never
+    segment_minutes: Annotated[float, Meta(gt=0.0, le=44_640.0)] | None = 60.0
     # JSON lines, one object a frame; "-" is standard output
     jsonl: OutputPath | None = None
     # MOTChallenge text of the confirmed tracks

@@ -289,7 +289,8 @@ def _written(state: RunState) -> Iterator[str]:
     for counts in by_path([*state.written, *outputs.values()]).values():
         if not counts.frames or counts.path in ("", "-"):
             continue
-        told = f"{shown_text(counts.path)}: {counts.frames} frames"
+        files = shown_text(counts.path) + f" and {counts.segments} more" * (counts.segments > 0)
+        told = f"{files}: {counts.frames} frames"
         if counts.missed:
             told += f", {counts.missed} missed because it was too slow"
         if counts.problem:

@@ -208,6 +208,6 @@ def by_path(many: Iterable[OutputCounts]) -> dict[str, OutputCounts]:
     told: dict[str, OutputCounts] = {}
     for counts in many:
         earlier = told.get(counts.path, OutputCounts(counts.path))
-        frames, missed = earlier.frames + counts.frames, earlier.missed + counts.missed
-        told[counts.path] = replace(counts, frames=frames, missed=missed, problem=earlier.problem or counts.problem)
+        totals = {name: getattr(earlier, name) + getattr(counts, name) for name in ("segments", "frames", "missed")}
+        told[counts.path] = replace(counts, **totals, problem=earlier.problem or counts.problem)
     return told

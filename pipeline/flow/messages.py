@@ -198,12 +198,14 @@ class Quantiles(msgspec.Struct, frozen=True):
 class OutputCounts(msgspec.Struct):
     """One output.
 
+    path, segments  its first file, and how many came after that
     frames, missed  those that it took, and those that it missed because it was too slow
     problem         why it takes no more
-    is_gone         its file is not there any longer
+    is_gone         its (last) file is not there any longer
     """
 
     path: str
+    segments: int = 0
     frames: int = 0
     missed: int = 0
     problem: str | None = None

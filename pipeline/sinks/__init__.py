@@ -21,17 +21,19 @@ class Target:
     path               "-" is standard output; "" for a kind without
     frames_per_second  of the source, None when unknown
     goes_on            an earlier process of the same run wrote there: nothing of that may be lost
+    segment_seconds    a file of pictures is to end after so long, and another to follow; None: never
     """
 
     path: str
     frames_per_second: float | None = None
     goes_on: bool = False
+    segment_seconds: float | None = None
 
 
 class Sink:
     """Takes the frames of its sources, those of each in order. One thread at a time.
 
-    path  what it writes, where that is not what it was asked for: the next segment
+    path  the file that it writes, where that is not what it was asked for: the next segment
 
     Raises `pipeline.errors.OutputError` with one line when it cannot write.
     """

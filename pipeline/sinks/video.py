@@ -49,9 +49,7 @@ _ENCODER_THREADS = 2
 
 def open_sink(target: Target) -> Sink:
     path = next_segment(target.path) if target.goes_on else target.path
-    sink = VideoSink(path, target.frames_per_second)
-    sink.path = path
-    return sink
+    return VideoSink(path, target.frames_per_second, target.segment_seconds, target.path)
 
 
 def next_segment(path: str) -> str:
@@ -68,23 +66,40 @@ class VideoSink(Sink):
     another size later on is scaled into the first size with black bars. A presentation time that does not grow (the
     source started anew) goes on one frame after the last one; all but Matroska shorten a gap of more than 6 hours.
 
+    Every container keeps an index in memory until it is closed (Matroska 40 bytes a key frame, the others 110 bytes a
+    frame), and one that is cut off has none. So a recording without end is one of segments: each begins at 0, in the
+    size of its own first picture.
+
     Raises UsageError for a suffix that is not one of .mp4, .m4v, .mov, .mkv, OutputError when the folder is missing or
     the file cannot be written.
     """
 
-    def __init__(self, path: str, frames_per_second: float | None = None) -> None:
-        """`frames_per_second` is only a hint for the encoder and the file's header; None when unknown."""
+    def __init__(
+        self,
+        path: str,
+        frames_per_second: float | None = None,
+        segment_seconds: float | None = None,
+        first_path: str | None = None,
+    ) -> None:
+        """`frames_per_second` is only a hint for the encoder and the file's header; None when unknown. Segments are
+        named after `first_path`, which is `path` when None."""
+        self.path, self._first_path = path, first_path or path
         self._path = Path(path)
         if self._path.suffix.lower() not in _CONTAINER_OPTIONS:
             allowed = ", ".join(_CONTAINER_OPTIONS)
             raise UsageError(f"cannot write video to {shown_text(str(path))}: its name must end in one of {allowed}")
         _check_writable(self._path)
         self._rate = Fraction(max(frames_per_second or _DEFAULT_RATE, _LOWEST_RATE)).limit_denominator(1001)
+        self._segment_ticks = None if segment_seconds is None else round(segment_seconds * TICKS_PER_SECOND)
+        self._begin()
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+
+    def _begin(self) -> None:
+        """A file's time is from its own first picture."""
         longest_step = None if self._path.suffix.lower() == ".mkv" else _LONGEST_FRAGMENT_STEP
         self._clock = _Clock(round(TICKS_PER_SECOND / self._rate), longest_step)
         self._next_key_ticks = 0
-        self._container: OutputContainer | None = None
-        self._stream: VideoStream | None = None
 
     def write(self, frame: FrameResult, image_bgr: Image | None) -> None:
         """Encode one picture, also that of a frame without result; without a picture there is nothing to do."""
@@ -95,12 +110,20 @@ class VideoSink(Sink):
         self._encode(image_bgr, pts_seconds)
 
     def _encode(self, image_bgr: Image, pts_seconds: float) -> None:
+        if self._segment_ticks is not None and self._clock.last_ticks >= self._segment_ticks:
+            self._next_segment()
         try:
             if self._container is None or self._stream is None:
                 self._container, self._stream = self._open(*image_bgr.shape[:2])
             self._container.mux(self._stream.encode(self._video_frame(self._stream, image_bgr, pts_seconds)))
         except (OSError, av.error.FFmpegError) as error:
             raise self._cannot_write(error) from error
+
+    def _next_segment(self) -> None:
+        self.close()
+        self.path = next_segment(self._first_path)
+        self._path = Path(self.path)
+        self._begin()
 
     def close(self) -> None:
         """Finish the file. Raises OutputError when the rest cannot be written; the file stays as it is then."""
@@ -148,23 +171,23 @@ class _Clock:
     def __init__(self, step_ticks: int, longest_step_ticks: int | None) -> None:
         self._step_ticks = step_ticks
         self._longest_step_ticks = longest_step_ticks
-        self._last_ticks: int | None = None
+        self.last_ticks = -1
         self._origin_seconds = 0.0
 
     def ticks(self, pts_seconds: float) -> int:
         """Ticks since the first frame; after a time that did not grow or leapt, a step on and counted from there."""
         ticks = round((pts_seconds - self._origin_seconds) * TICKS_PER_SECOND)
-        if self._last_ticks is None:
+        if self.last_ticks < 0:
             ticks, self._origin_seconds = 0, pts_seconds
-        elif ticks <= self._last_ticks:
-            ticks = self._last_ticks + self._step_ticks
+        elif ticks <= self.last_ticks:
+            ticks = self.last_ticks + self._step_ticks
             self._origin_seconds = pts_seconds - ticks / TICKS_PER_SECOND
-        elif ticks < self._last_ticks + _SHORTEST_STEP:
-            ticks = self._last_ticks + _SHORTEST_STEP
-        elif self._longest_step_ticks is not None and ticks > self._last_ticks + self._longest_step_ticks:
-            ticks = self._last_ticks + self._longest_step_ticks
+        elif ticks < self.last_ticks + _SHORTEST_STEP:
+            ticks = self.last_ticks + _SHORTEST_STEP
+        elif self._longest_step_ticks is not None and ticks > self.last_ticks + self._longest_step_ticks:
+            ticks = self.last_ticks + self._longest_step_ticks
             self._origin_seconds = pts_seconds - ticks / TICKS_PER_SECOND
-        self._last_ticks = ticks
+        self.last_ticks = ticks
         return ticks
 
 

@@ -154,10 +154,9 @@ class Deliver(Stage):
         return outputs
 
     def _open(self, name: str, kind: str, path: str, source_id: str) -> Output:
-        rate = self._source(source_id).frames_per_second
-        if kind == "video" and not path.endswith(".mkv") and not self._source(source_id).may_wait:
-            self.kit.meter.warn(f"{name}: a recording without end belongs into .mkv; others keep an index in memory")
-        target = Target(path, rate, goes_on=self.kit.incarnation > 0 or name in self._written)
+        source, goes_on = self._source(source_id), self.kit.incarnation > 0 or name in self._written
+        minutes = None if source.may_wait else self._settings.segment_minutes
+        target = Target(path, source.frames_per_second, goes_on, None if minutes is None else 60 * minutes)
         self._written.add(name)
         counts = self.kit.meter.output(name, path)
         make = partial(self._modules[kind].open_sink, target)

@@ -218,8 +218,14 @@ def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), COLOURS_BGR[number % len(COLOURS_BGR)], np.uint8)
 
 
-def record(path: Path, pictures: list[np.ndarray], times_seconds: list[float], rate: float | None = 25) -> None:
-    sink = VideoSink(str(path), rate)
+def record(
+    path: Path,
+    pictures: list[np.ndarray],
+    times_seconds: list[float],
+    rate: float | None = 25,
+    segment_seconds: float | None = None,
+) -> None:
+    sink = VideoSink(str(path), rate, segment_seconds)
     for seq, (image, seconds) in enumerate(zip(pictures, times_seconds, strict=True)):
         sink.write(result(seq=seq, seconds=seconds), image)
     sink.close()
@@ -254,6 +260,36 @@ def test_every_frame_comes_back_at_its_time_in_its_colour(tmp_path: Path, suffix
     for number, (_, image) in enumerate(frames):
         assert image.shape == (48, 64, 3)
         assert_shows(image, number)
+
+
+@pytest.mark.parametrize(
+    ("times_seconds", "segments"),
+    [
+        ([], []),
+        ([7.0], [[0.0]]),
+        ([5.0, 6.0, 7.0, 8.0], [[0.0, 1.0, 2.0], [0.0]]),
+        ([5.0, 6.0, 5.0, 6.0, 7.0], [[0.0, 1.0, 1.1, 2.1], [0.0]]),  # the source started anew
+        ([5.0, 6.0, 90_000.0, 90_001.0], [[0.0, 1.0, 89_995.0], [0.0]]),
+        ([1.0 * n for n in range(8)], [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [0.0, 1.0]]),
+    ],
+    ids=["empty", "one", "two files", "time goes back", "time leaps", "three files"],
+)
+def test_a_recording_in_segments_loses_no_picture(tmp_path: Path, times_seconds: list, segments: list) -> None:
+    record(tmp_path / "out.mkv", [picture(n) for n in range(len(times_seconds))], times_seconds, 10, 2.0)
+    paths = [tmp_path / "out.mkv", *(tmp_path / f"out.{n}.mkv" for n in range(1, 9))]
+    found = [read(path) for path in paths if path.exists()]
+    assert [[round(seconds, 2) for seconds, _ in file] for file in found] == segments
+    for number, (_, image) in enumerate(frame for file in found for frame in file):
+        assert_shows(image, number)
+
+
+def test_a_segment_has_the_size_of_its_own_pictures_and_leaves_other_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.1.mp4").write_bytes(b"an earlier recording's")
+    pictures = [picture(0), picture(1, 24, 32), picture(2, 24, 32), picture(3, 24, 32)]
+    record(tmp_path / "out.mp4", pictures, [0.0, 1.0, 2.0, 3.0], 10, 2.0)
+    assert [image.shape[:2] for _, image in read(tmp_path / "out.mp4")] == [(48, 64)] * 3
+    assert [image.shape[:2] for _, image in read(tmp_path / "out.2.mp4")] == [(24, 32)]
+    assert (tmp_path / "out.1.mp4").read_bytes() == b"an earlier recording's"
 
 
 @pytest.mark.parametrize("step_seconds", [0.02, 0.1, 0.7, 3.0])

@@ -4,9 +4,10 @@
 
 A fault every half minute: a camera hangs up, freezes, changes size, codec or time stamps, asks for a password; a worker
 is killed or stopped. Every ten seconds: resident memory of its own (RssAnon), descriptors and threads of every process,
-leased slots, files of the run. At the end: growth an hour after the warm-up (Theil-Sen, for processes that lived long
-enough to tell), age of frames in the first and in the last part, and the witness. The last line is JSON; exit code 1
-when a bound is broken.
+leased slots, files of the run. Videos go on in a next file six times in all, so that an hour tells what days do at the
+default of an hour. At the end: growth an hour after the warm-up (Theil-Sen, for processes that lived long enough to
+tell), age of frames in the first and in the last part, and the witness. The last line is JSON; exit code 1 when a bound
+is broken.
 """
 
 import argparse
@@ -161,6 +162,7 @@ def figures(soak: Soak, run: Run, minutes: float, began_unix: float) -> dict[str
         "growth_an_hour": {worker: {k: round(v, 3) for k, v in growth.items()} for worker, growth in growths},
         "age_p99_ms_first": round(first_p99, 1),
         "age_p99_ms_last": round(last_p99, 1),
+        "segments": len(run.videos()),
         "files_first_and_last": [soak.files[0][1], soak.files[-1][1]],
     }
 
@@ -232,7 +234,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/soak"))
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    options = Options(cameras=given.cameras, site=("--rate", given.rate), allowed=Allowed(damage=True), suffix=".mkv")
+    deliver = {"segment_minutes": given.minutes / 6}
+    site = ("--rate", given.rate)
+    options = Options(given.cameras, site=site, deliver=deliver, allowed=Allowed(damage=True), suffix=".mkv")
     with tempfile.TemporaryDirectory() as folder, run_of(Path(folder), "soak", options) as run:
         began_unix = time.time()
         soak = Soak(run, given.seed)

@@ -119,6 +119,7 @@ class Run:
         sources = {name: {"uri": self.site.url_of(i), **own} for i, name in enumerate(self.sources)}
         name = "{source}" if len(sources) > 1 else self.sources[0]
         deliver = {"video": str(self._videos / f"{name}{self._options.suffix}"), "jsonl": str(self.lines_path)}
+        deliver |= self._options.deliver
         settings = SETTINGS | {"infer": SETTINGS["infer"] | self._options.infer}
         return {"sources": sources, "deliver": deliver, **settings}
 
@@ -128,6 +129,9 @@ class Run:
             self.errors.append(line.rstrip("\n"))
 
     # -- what the product is doing
+
+    def videos(self) -> list[Path]:
+        return videos_in(self._videos)
 
     def lines(self, source: str | None = None) -> list[dict[str, Any]]:
         return [line for line in self._tail.read() if source in (None, line["source"])]
@@ -252,7 +256,7 @@ class Run:
         self._leftovers.assert_none(pids, seconds=2)
 
     def _witness(self) -> tuple[list[Account], list[str]]:
-        videos = [] if self._options.lines_only else videos_in(self._videos)
+        videos = [] if self._options.lines_only else self.videos()
         cameras: dict[str, int | None] = {source: i for i, source in enumerate(self.sources)}
         return witness([self.lines_path], videos, cameras, self.site.sent, self._options.allowed)
 
@@ -280,6 +284,7 @@ class Options:
     site: Sequence[object] = ("--rate", 10)
     source: dict[str, Any] = field(default_factory=dict)  # settings of each source
     infer: dict[str, Any] = field(default_factory=dict)  # settings of inference
+    deliver: dict[str, Any] = field(default_factory=dict)  # settings of the outputs
     allowed: Allowed = NOTHING
     exit_code: int = 0
     before: Sequence[str] = ()  # the product's command: another that runs it
