@@ -74,6 +74,8 @@ class VideoSink(Sink):
     the file cannot be written.
     """
 
+    path: str
+
     def __init__(
         self,
         path: str,
@@ -83,21 +85,21 @@ class VideoSink(Sink):
     ) -> None:
         """`frames_per_second` is only a hint for the encoder and the file's header; None when unknown. Segments are
         named after `first_path`, which is `path` when None."""
-        self.path, self._first_path = path, first_path or path
-        self._path = Path(path)
-        if self._path.suffix.lower() not in _CONTAINER_OPTIONS:
+        self._first_path = first_path or path
+        if Path(path).suffix.lower() not in _CONTAINER_OPTIONS:
             allowed = ", ".join(_CONTAINER_OPTIONS)
             raise UsageError(f"cannot write video to {shown_text(str(path))}: its name must end in one of {allowed}")
-        _check_writable(self._path)
+        _check_writable(Path(path))
         self._rate = Fraction(max(frames_per_second or _DEFAULT_RATE, _LOWEST_RATE)).limit_denominator(1001)
         self._segment_ticks = None if segment_seconds is None else round(segment_seconds * TICKS_PER_SECOND)
-        self._begin()
+        self._begin(path)
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
-    def _begin(self) -> None:
-        """A file's time is from its own first picture."""
-        longest_step = None if self._path.suffix.lower() == ".mkv" else _LONGEST_FRAGMENT_STEP
+    def _begin(self, path: str) -> None:
+        """A file, whose time is from its own first picture."""
+        self.path = path
+        longest_step = None if Path(path).suffix.lower() == ".mkv" else _LONGEST_FRAGMENT_STEP
         self._clock = _Clock(round(TICKS_PER_SECOND / self._rate), longest_step)
         self._next_key_ticks = 0
 
@@ -121,9 +123,7 @@ class VideoSink(Sink):
 
     def _next_segment(self) -> None:
         self.close()
-        self.path = next_segment(self._first_path)
-        self._path = Path(self.path)
-        self._begin()
+        self._begin(next_segment(self._first_path))
 
     def close(self) -> None:
         """Finish the file. Raises OutputError when the rest cannot be written; the file stays as it is then."""
@@ -138,9 +138,9 @@ class VideoSink(Sink):
             raise self._cannot_write(error) from error
 
     def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
-        options = {"flush_packets": "1", **_CONTAINER_OPTIONS[self._path.suffix.lower()]}
+        options = {"flush_packets": "1", **_CONTAINER_OPTIONS[Path(self.path).suffix.lower()]}
         # "file:" before it, or FFmpeg would take what a name has before a colon for a protocol.
-        container = av.open(f"file:{self._path}", "w", options=options)
+        container = av.open(f"file:{self.path}", "w", options=options)
         stream = container.add_stream("libx264", rate=self._rate, options=dict(_ENCODER_OPTIONS))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
@@ -161,7 +161,7 @@ class VideoSink(Sink):
 
     def _cannot_write(self, error: Exception) -> OutputError:
         return OutputError(
-            f"cannot write video to {shown_text(str(self._path))}: {getattr(error, 'strerror', None) or error}"
+            f"cannot write video to {shown_text(self.path)}: {getattr(error, 'strerror', None) or error}"
         )
 
 
