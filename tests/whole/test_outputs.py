@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.kit.harness import command, finish, json_lines, run, run_here, start, wait_until
@@ -226,3 +227,19 @@ def test_a_picture_is_read_once_however_many_ways_a_pattern_finds_it(tmp_path) -
     (folder / "1.jpg").write_bytes(image.read_bytes())
     done = run_here(f"{tmp_path}/**/**/*.jpg", "--jsonl", tmp_path / "o.jsonl")
     assert len(json_lines(tmp_path / "o.jsonl")) == 1, done.stderr
+
+
+def test_a_cameras_video_goes_on_in_the_next_file_and_the_summary_counts_them(tmp_path) -> None:
+    done = run_here(
+        "lavfi:testsrc2=size=64x48:rate=10:duration=4", "--realtime", "--engine", "eager", "--input", "64x64",
+        "--set", "deliver.segment_minutes=0.025", "--out", tmp_path / "o.mkv", "--jsonl", tmp_path / "o.jsonl",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = list(tmp_path.glob("o*.mkv"))
+    assert {"o.mkv", "o.1.mkv"} <= {path.name for path in files}
+    pictures = 0
+    for path in files:
+        with av.open(str(path)) as video:
+            pictures += sum(1 for _ in video.decode(video=0))
+    ok = sum(line["status"] == "ok" for line in json_lines(tmp_path / "o.jsonl"))
+    assert f"o.mkv and {len(files) - 1} more: {pictures} frames" in done.stderr and 0 < pictures <= ok
