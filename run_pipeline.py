@@ -29,6 +29,10 @@ def main() -> int:
             from pipeline.command import ctl
 
             return ctl.main(sys.argv[2:])
+        if sys.argv[1:2] == ["profile"]:
+            from pipeline.command import profile
+
+            return profile.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
         from pipeline.command import preflight
 

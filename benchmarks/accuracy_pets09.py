@@ -1,10 +1,11 @@
 """How well the pipeline detects and tracks on PETS 2009 S2.L1: AP50, MOTA and IDF1 against the ground truth.
 
-    python benchmarks/accuracy_pets09.py [--jsonl FILE] [--mot FILE]
+    python benchmarks/accuracy_pets09.py [--jsonl FILE] [--mot FILE] [--set KEY=VALUE ...]
 
 Runs the pipeline twice over the clip (all detections from score 0.05; tracks with the default settings), or takes files
-it wrote before. AP50: persons at IoU 0.5, the area under the precision envelope at all points (PASCAL VOC 2010), beside
-it COCO's 101 points. MOTA and IDF1: motmetrics at IoU 0.5. The data is looked for in $CENTERSTREAM_DATA/pets09.
+it wrote before; `--set` is the pipeline's own. AP50: persons at IoU 0.5, the area under the precision envelope at all
+points (PASCAL VOC 2010), beside it COCO's 101 points. MOTA and IDF1: motmetrics at IoU 0.5. The data is looked for in
+$CENTERSTREAM_DATA/pets09.
 """
 
 import argparse
@@ -100,17 +101,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jsonl", type=Path, help="detections from score 0.05, instead of a run")
     parser.add_argument("--mot", type=Path, help="tracks, instead of a run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the pipeline's configuration"
+    )
     arguments = parser.parse_args()
     if not TRUTH.exists():
         sys.exit(
             f"{TRUTH}: not there; set CENTERSTREAM_DATA to the folder that holds pets09/vtest.avi and pets09/gt.txt"
         )
+    changed = [word for assignment in arguments.set for word in ("--set", assignment)]
     with tempfile.TemporaryDirectory() as folder:
         jsonl, mot = arguments.jsonl or Path(folder, "all.jsonl"), arguments.mot or Path(folder, "tracks.txt")
         if not arguments.jsonl:
-            run_pipeline("--score", "0.05", "--jsonl", str(jsonl))
+            run_pipeline("--score", "0.05", "--jsonl", str(jsonl), *changed)
         if not arguments.mot:
-            run_pipeline("--mot", str(mot))
+            run_pipeline("--mot", str(mot), *changed)
         truth = read_mot(TRUTH)
         ap50, ap50_coco = average_precision(read_persons(jsonl), truth)
         result = {"ap50": round(ap50, 4), "ap50_coco_101": round(ap50_coco, 4), **tracking(read_mot(mot), truth)}
@@ -122,7 +127,7 @@ def main() -> None:
             f"{name:20} {value:8g}"
             + (f"   target {target}: {'met' if value >= target else 'MISSED'}" if target else "")
         )
-    finish({"benchmark": "accuracy_pets09", "machine": here, **result, "targets": TARGETS})
+    finish({"benchmark": "accuracy_pets09", "machine": here, "set": arguments.set, **result, "targets": TARGETS})
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ class Subject:
         wanted = Job(str(self.device), (batch,), self.height, self.width, lanes, threads)
         if self.device.type == "cpu":
             return wanted
-        return replace(wanted, top_k=TOP_K, class_ids=tuple(range(len(self.network.spec.class_names))))
+        return replace(wanted, top_k=TOP_K)
 
     def pipeline_job(self, batch: int = 1) -> Job:
         """As the pipeline would have it with its default settings."""

@@ -67,7 +67,7 @@ class Parts:
         self._inputs = list(self._decoded(full_size=False, keep=True))[:NETWORK_FRAMES]
         self._heads = [self._network(input_hwc) for input_hwc in self._inputs]
         self._detections = [self._peaks(heads) for heads in self._heads]
-        self._pictures = list(self._decoded(full_size=True, keep=True))[:NETWORK_FRAMES]
+        self.pictures = list(self._decoded(full_size=True, keep=True))[:NETWORK_FRAMES]
 
     def _decoded(self, full_size: bool, keep: bool = False) -> Iterator[np.ndarray]:
         converter = PixelConverter()
@@ -123,16 +123,20 @@ class Parts:
         return len(self._detections)
 
     def draw_and_encode(self) -> int:
-        overlay, tracker = Overlay(), ByteTracker(Settings().track, self.rate)
-        results = [self._result(seq, tracker.update(d)) for seq, d in enumerate(self._detections)]
+        overlay, results = Overlay(), self.results()
         with tempfile.TemporaryDirectory() as folder:
             sink = VideoSink(f"{folder}/bench.mp4", self.rate)
-            for picture, result in zip(self._pictures, results, strict=True):
+            for picture, result in zip(self.pictures, results, strict=True):
                 picture = picture.copy()
                 overlay.draw(picture, result)
                 sink.write(result, picture)
             sink.close()
         return len(results)
+
+    def results(self) -> list[FrameResult]:
+        """Of the `pictures`, with tracks."""
+        tracker = ByteTracker(Settings().track, self.rate)
+        return [self._result(seq, tracker.update(d)) for seq, d in enumerate(self._detections)]
 
     def _result(self, seq: int, detections: Detections) -> FrameResult:
         return FrameResult(

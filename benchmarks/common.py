@@ -6,6 +6,7 @@ Import it first: it puts the repository's root on the path, so that a benchmark 
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -50,6 +51,12 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
     array = np.fromiter(values, np.float64)
     least, p50, p90, p99 = np.percentile(array, [0, 50, 90, 99]).round(4).tolist()
     return {"count": len(array), "min": least, "p50": p50, "p90": p90, "p99": p99}
+
+
+def frames_and_seconds(summary: str) -> tuple[int, float] | None:
+    """What a run's summary on standard error says of its length; None where it says nothing."""
+    found = re.search(r"^(\d+) frames in ([\d.]+) s: ", summary, re.MULTILINE)
+    return (int(found[1]), float(found[2])) if found else None
 
 
 def finish(result: dict[str, Any]) -> None:

@@ -59,10 +59,18 @@ def _report_to_nobody() -> None:
 def _keep_in_our_cache() -> None:
     with suppress(OSError):  # where there is no place at all, each says so itself when it needs one
         for name, folder in KEPT.items():
-            if not os.environ.get(name):
-                os.environ[name] = str(cache_dir() / folder)
+            _place(name, folder)
+        if sys.dont_write_bytecode:  # beside the sources; or each start of each process compiles all that it imports
+            sys.dont_write_bytecode, sys.pycache_prefix = False, _place("PYTHONPYCACHEPREFIX", "python")
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Compiled headers go under the temporary folder, wherever the rest is (torch 2.15), and save little.
     os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
+
+
+def _place(name: str, folder: str) -> str:
+    """Where the user wants it, or in our cache."""
+    os.environ[name] = os.environ.get(name) or str(cache_dir() / folder)
+    return os.environ[name]
 
 
 def run(main: Callable[[], int | None], at_once: bool = False) -> NoReturn:

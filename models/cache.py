@@ -1,4 +1,5 @@
-"""A folder for what can be made again: exported networks, and which engine measured best. Knows not what it keeps.
+"""A folder for what can be made again: exported networks, which engine measured best, what a start came to. Knows not
+what it keeps.
 
 A file's name ends in the checksum of what is in it: neither can be there without the other. What a power loss or a bad
 disk has changed is not taken; it is made anew.
@@ -26,6 +27,20 @@ def cached_file(name: str, make: Callable[[Path], None]) -> Path:
     The least lately used of its kind (suffix) go when there are more than `MOST_FILES`. Raises OSError where the folder
     cannot be written.
     """
+    if found := kept_file(name):
+        return found
+    path = cache_dir() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(path) as partial:
+        make(partial)
+        path = _with_checksum(path, partial)
+        put(partial, path)
+    _prune(path)
+    return path
+
+
+def kept_file(name: str) -> Path | None:
+    """The file for `name` that is there as it was made; one that is not goes. Raises OSError where it cannot go."""
     path = cache_dir() / name
     for found in _of_this_name(path):
         if found.is_dir():  # nobody's file: not ours to remove, and another checksum will be another name
@@ -35,13 +50,7 @@ def cached_file(name: str, make: Callable[[Path], None]) -> Path:
                 found.touch()
             return found
         found.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial_file(path) as partial:
-        make(partial)
-        path = _with_checksum(path, partial)
-        put(partial, path)
-    _prune(path)
-    return path
+    return None
 
 
 def _of_this_name(path: Path) -> Iterator[Path]:

@@ -1,27 +1,38 @@
-"""The devices of this machine, by the names that users give them. Knows no network."""
+"""The devices of this machine, by the names that users give them. Knows no network; torch only where CUDA may be."""
 
+import ctypes
 import platform
 import re
 from pathlib import Path
 
-import torch
 
-
-def choose_device(name: str, setting: str, usual_index: int = 0) -> torch.device:
-    """The device called `name`: auto, cpu, cuda or cuda:N; "cuda" without a number is the one of `usual_index`.
+def choose_device(name: str, setting: str, usual_index: int = 0) -> str:
+    """The device called `name`, "cpu" or "cuda:N": auto, cpu, cuda or cuda:N; "cuda" without a number is the one of
+    `usual_index`.
 
     Raises ValueError, which names the `setting` that the name was given for, for one that this machine does not have.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", name)
     if not match:
         raise ValueError(f"{setting}: got {name}; give auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = 0 if name == "cpu" else _cuda_devices()
     if name == "cpu" or (name == "auto" and not count):
-        return torch.device("cpu")
+        return "cpu"
     index = int(match[1] or usual_index)
     if index >= count:
         raise ValueError(f"{setting}: got {name}, this machine has {count} CUDA devices; use cpu or auto")
-    return torch.device("cuda", index)
+    return f"cuda:{index}"
+
+
+def _cuda_devices() -> int:
+    """How many torch can use; without a driver it need not be asked, which takes seconds."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def processor_name() -> str:

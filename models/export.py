@@ -100,13 +100,13 @@ def run(given: argparse.Namespace) -> None:
     network = load_model(given.model, given.weights)
     spec, batch = network.spec, given.batch
     check_not_read(given.out, filter(None, [spec.weights_file]))
-    module = PixelDetector(network, given.top_k, range(len(spec.class_names))) if given.top_k else PixelNetwork(network)
+    module = PixelDetector(network, given.top_k) if given.top_k else PixelNetwork(network)
     width, height = given.width or spec.input_width, given.height or spec.input_height
     try:
         export_onnx(module, given.out, height, width, batch)
     except ImportError as error:
         raise ValueError(f"{error.name} is missing: pip install onnx onnxscript") from None
-    shapes = ", ".join(f"{name} {shape}" for name, shape in module.output_shapes(batch, height, width).items())
+    shapes = ", ".join(f"{name} {(batch, *shape)}" for name, shape in module.output_shapes(height, width).items())
     print(f"wrote {given.out}: {INPUT_NAME} ({batch}, {height}, {width}, 3) uint8 RGB to {shapes}")
 
 

@@ -3,9 +3,6 @@
 Whoever has a frame hands over its bytes.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 
 from models.centernet import CenterNet
@@ -28,10 +25,10 @@ class PixelNetwork(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.names = tuple(head.name for head in network.head_specs)
 
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """By name, for input of this size."""
+    def output_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Of what comes out for one image of this size, by name."""
         cells = (height // self.network.spec.stride, width // self.network.spec.stride)
-        return {head.name: (batch, head.channels, *cells) for head in self.network.head_specs}
+        return {head.name: (head.channels, *cells) for head in self.network.head_specs}
 
     def heads(self, images_bhwc: Tensor) -> dict[str, Tensor]:
         """The raw heads by name."""
@@ -46,26 +43,20 @@ class PixelNetwork(nn.Module):
 class PixelDetector(PixelNetwork):
     """A `PixelNetwork` with the peak search behind it, for devices from which heat maps would be a long way.
 
-    Out: `candidates` (B, top_k, 6) float32, as `models.decode.decode` gives them of the channels `class_ids`.
+    Out: `candidates` (B, top_k, 6) float32, as `models.decode.decode` gives them.
     """
 
-    class_ids: Tensor
-
-    def __init__(self, network: CenterNet, top_k: int, class_ids: Sequence[int]) -> None:
+    def __init__(self, network: CenterNet, top_k: int) -> None:
         super().__init__(network)
         self.names = ("candidates",)
         self._top_k = top_k
-        self._all = list(class_ids) == list(range(len(network.spec.class_names)))
-        self.register_buffer("class_ids", torch.tensor(class_ids, dtype=torch.int64), persistent=False)
 
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        cells = (height // self.network.spec.stride) * (width // self.network.spec.stride)
-        return {"candidates": (batch, min(self._top_k, cells * len(self.class_ids)), 6)}
+    def output_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        spec = self.network.spec
+        cells = (height // spec.stride) * (width // spec.stride)
+        return {"candidates": (min(self._top_k, cells * len(spec.class_names)), 6)}
 
     def forward(self, images_bhwc: Tensor) -> tuple[Tensor, ...]:
         # Half floats would make neighbours equal that are not, and place boxes to a sixteenth of a cell.
         heads = {name: head.float() for name, head in self.heads(images_bhwc).items()}
-        heatmap_bchw = heads["hm"] if self._all else heads["hm"][:, self.class_ids]
-        found = decode(heatmap_bchw, heads["wh"], heads.get("reg"), self._top_k)
-        classes = self.class_ids[found[..., 5].long()].to(found.dtype)
-        return (torch.cat((found[..., :5], classes[..., None]), dim=2),)
+        return (decode(heads["hm"], heads["wh"], heads.get("reg"), self._top_k),)

@@ -62,6 +62,21 @@ def preprocess(
     Raises ValueError for another image, for a scale not above 0, and for `input_wh` with `keep_res`.
     """
     _check(image_rgb_hwc, keep_res, scale, input_wh)
+    pixels, scale_xy, shift_xy = _placed(image_rgb_hwc, spec, keep_res, scale, input_wh)
+    images_bchw = Normalise(spec)(torch.from_numpy(pixels)[None]).contiguous()
+    return Prepared(images_bchw, (spec.stride * scale_xy[0], spec.stride * scale_xy[1]), shift_xy)
+
+
+def input_pixels(image_rgb_hwc: NDArray[np.uint8], spec: ModelSpec, input_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """The input (H, W, 3) before its normalisation, as `spec.resize` says, for an image as in `preprocess`."""
+    _check(image_rgb_hwc, False, 1.0, input_wh)
+    pixels: NDArray[np.uint8] = _placed(image_rgb_hwc, spec, False, 1.0, input_wh)[0]
+    return pixels
+
+
+def _placed(
+    image_rgb_hwc: NDArray[np.uint8], spec: ModelSpec, keep_res: bool, scale: float, input_wh: tuple[int, int] | None
+) -> Placed:
     image = np.ascontiguousarray(image_rgb_hwc)
     width, height = input_wh or (spec.input_width, spec.input_height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -74,8 +89,7 @@ def preprocess(
             pixels, scale_xy, shift_xy = _letterbox(image, size)
     except cv2.error as error:  # OpenCV 4 warps no side beyond 32766 pixels
         raise ValueError(f"image of {image.shape[1]}×{image.shape[0]}: OpenCV cannot resize it ({error.err})") from None
-    images_bchw = Normalise(spec)(torch.from_numpy(_pad(pixels, spec.size_multiple))[None]).contiguous()
-    return Prepared(images_bchw, (spec.stride * scale_xy[0], spec.stride * scale_xy[1]), shift_xy)
+    return _pad(pixels, spec.size_multiple), scale_xy, shift_xy
 
 
 def _stretch(image: NDArray[np.uint8], size: tuple[int, int]) -> Placed:

@@ -25,6 +25,7 @@ class SinkKind(NamedTuple):
 SINKS = {
     "video": SinkKind("pipeline.sinks.video", has_pictures=True, is_shared=False),
     "jsonl": SinkKind("pipeline.sinks.jsonl", has_fates=True),
+    "trace": SinkKind("pipeline.sinks.trace"),
     "mot": SinkKind("pipeline.sinks.mot", is_shared=False),
     "window": SinkKind("pipeline.sinks.window", has_pictures=True, is_file=False),
 }

@@ -253,6 +253,7 @@ class Output:
             item.work(self._sink)
         except StopRequested:
             self._stop_requested()
+        self.counts.way = self._sink.way
         if self._sink.path and self._sink.path != self._path:
             self._path, self._place = self._sink.path, None
             self.counts.segments += 1

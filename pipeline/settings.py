@@ -26,6 +26,7 @@ Output = Annotated[
         description=f"KIND:PATH with a kind of {', '.join(SINKS)}, for example jsonl:objects.jsonl",
     ),
 ]
+MOST_THREADS = 64
 Every = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
 SecondsOrOff = Annotated[float, Meta(ge=0.0, le=3600.0)]
@@ -60,6 +61,8 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_rate: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     # Look at one frame of so many
     every: Every = 1
+    # Threads of the decoder; None: one for each core
+    decoder_threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
     # Stop after so many frames
     max_frames: FrameCount | None = None
 
@@ -74,7 +77,6 @@ Size = Annotated[
 USUAL_WORKERS = 8
 # Each worker keeps memory of its own; with more threads any machine is slower, and libraries fail to start them.
 MOST_WORKERS = 64
-MOST_THREADS = 64
 MOST_THREADS_IN_ALL = 512
 LARGEST_INPUT_SIDE = 2048
 LARGEST_BATCH = 16
@@ -109,8 +111,16 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     processes: Annotated[int, Meta(ge=1, le=16)] = 1
     # Frames in one step of the network at the most; None: what pays here (with engine auto), or 1
     batch: Annotated[int, Meta(ge=1, le=LARGEST_BATCH)] | None = None
+    # In what it computes; auto takes lower precision where it is faster and finds the same objects
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # Every so many frames are computed in fp32, too, and it is told how far the two part; 0: none
+    shadow: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     # Objects below it are not reported
     score_threshold: Fraction = 0.3
+    # A frame that looks as the last computed one takes over what was found there, so many in a row at most; None: never
+    still: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    # One in so many of those frames is computed all the same, to tell what is missed; None: none
+    still_audit: Annotated[int, Meta(ge=1, le=1_000_000)] | None = 100
 
     def __post_init__(self) -> None:
         if max(self.input_sides() or (0,)) > LARGEST_INPUT_SIDE:
@@ -183,6 +193,17 @@ class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"low_score {self.low_score} must not exceed high_score {self.high_score}")
 
 
+class EncoderSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How overlay videos are encoded, as H.264."""
+
+    # On the CPU, or by a hardware encoder; auto takes the first of those that works here, else libx264
+    codec: Literal["auto", "libx264", "h264_nvenc", "h264_qsv"] = "libx264"
+    # Of libx264: a faster one costs less CPU and makes larger files
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "ultrafast"
+    # 1 is the best, 51 the worst; 6 less make a file about twice as large
+    quality: Annotated[int, Meta(ge=1, le=51)] = 24
+
+
 class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of the results. A path of None means "not wanted"."""
 
@@ -190,6 +211,8 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     video: VideoPath | None = None
     # A live source's video goes on in a next file (`out.1.mp4`) after so long; None: never
     segment_minutes: Annotated[float, Meta(gt=0.0, le=44_640.0)] | None = 60.0
+    # How the video is encoded
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
     # JSON lines, one object a frame; "-" is standard output
     jsonl: OutputPath | None = None
     # MOTChallenge text of the confirmed tracks
@@ -227,11 +250,17 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_age_ms: Annotated[float, Meta(gt=0.0, le=3_600_000.0)] | None = None
 
 
+# Those with one worker each.
+Groupable = Literal["gather", "postprocess", "track", "deliver"]
+
+
 class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the stages are run."""
 
     # Each stage its own process, or all in this one
     placement: Literal["processes", "threads"] = "processes"
+    # Stages that share a process, such as [[postprocess, track, deliver]]: what ends one of them ends all
+    groups: tuple[tuple[Groupable, ...], ...] = ()
     # How long a stop waits for frames on their way
     drain_seconds: Seconds = 5.0
     # How long a stage may take to load and compile
@@ -240,6 +269,18 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     silent_seconds: Silence = 10.0
     # So has one that works on one frame for so long
     stuck_seconds: Silence = 60.0
+
+    def __post_init__(self) -> None:
+        grouped = [stage for group in self.groups for stage in group]
+        twice = next((stage for stage in grouped if grouped.count(stage) > 1), None)
+        if twice:
+            raise ValueError(f"groups name {twice} twice; each stage has one process")
+        if self.groups and self.placement == "threads":
+            raise ValueError("groups are of processes; with placement threads all stages share one")
+
+    def group_of(self, stage: str) -> tuple[str, ...]:
+        """All that share its process."""
+        return next((group for group in self.groups if stage in group), (stage,))
 
 
 # Of a source; it is in every line of the results, so no address gets in here

@@ -14,9 +14,11 @@ from tests.kit.servers import GST_PYTHON, StartServer, require_gst, running
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled kernels are kept between sessions, but not in the user's own cache."""
+    """What was compiled is kept between sessions, but not in the user's own cache."""
     if config.cache:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
+        if sys.dont_write_bytecode:  # where it may be, it is kept beside the sources
+            os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("python")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -202,7 +202,7 @@ def run(given: argparse.Namespace) -> None:
     if given.json and not given.json.parent.is_dir():
         raise ValueError(f"--json {given.json}: there is no folder {given.json.parent}")
     keep_freed_memory()
-    device = choose_device(given.device, "--device")
+    device = torch.device(choose_device(given.device, "--device"))
     coco = read_coco(given.data, given.images)
     model = load_model(given.model, given.weights)
     if given.json:

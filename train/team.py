@@ -47,7 +47,7 @@ class Team:
 def join(device_name: str) -> Team:
     """The team that torchrun's environment tells of, or one alone. Raises ValueError for a device that is not there."""
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = choose_device(device_name, "loop.device", int(os.environ.get("LOCAL_RANK", 0)))
+    device = torch.device(choose_device(device_name, "loop.device", int(os.environ.get("LOCAL_RANK", 0))))
     if size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(rank, size, device)

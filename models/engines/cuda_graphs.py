@@ -4,9 +4,9 @@ from queue import LifoQueue
 
 import torch
 
-from models.centernet import CenterNet
 from models.engines.eager import Eager
 from models.engines.engine import Images, Job, Outputs
+from models.pixels import PixelNetwork
 
 
 class CudaGraphs(Eager):
@@ -15,8 +15,8 @@ class CudaGraphs(Eager):
 
     name = "cuda_graphs"
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
-        super().__init__(network, job)
+    def __init__(self, module: PixelNetwork, job: Job) -> None:
+        super().__init__(module, job)
         torch.backends.cudnn.benchmark = True  # the shapes never change
         self._free: LifoQueue[dict[int, _Recording]] = LifoQueue()
         for _ in range(job.lanes):
@@ -35,7 +35,7 @@ class _Recording:
     """One batch of one lane: its buffers on either side and the graph between them."""
 
     def __init__(self, engine: CudaGraphs, batch: int) -> None:
-        self._names = engine.module.names
+        self._names = engine.names
         device = torch.device(engine.job.device)
         self._host_in = torch.from_numpy(engine.black(batch)).pin_memory()
         self._device_in = self._host_in.to(device)

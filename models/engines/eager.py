@@ -1,12 +1,15 @@
 """PyTorch as it is, and through torch.compile."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 
-from models.centernet import CenterNet
-from models.engines.engine import Engine, Images, Job, Outputs
+from models.engines.engine import Engine, Images, Job, Outputs, Precision
+from models.pixels import PixelNetwork
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 class Eager(Engine):
@@ -14,21 +17,26 @@ class Eager(Engine):
 
     name = "eager"
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
-        super().__init__(network, job)
+    def __init__(self, module: PixelNetwork, job: Job) -> None:
+        super().__init__(job, module.output_shapes(job.height, job.width))
+        torch.set_num_threads(job.threads)
         self._device = torch.device(job.device)
-        half = self._device.type == "cuda"
-        self.precision = "fp16" if half else "fp32"
-        self.module.to(self._device, torch.float16 if half else torch.float32)
+        # A copy where it changes: of one network there may be several engines.
+        own = module if job.device == "cpu" and self.precision == "fp32" else deepcopy(module)
+        self.module = own.to(self._device, DTYPES[self.precision])
         self.module.to(memory_format=torch.channels_last)
         self._call: Callable[[Tensor], tuple[Tensor, ...]] = self.module
+
+    @classmethod
+    def precisions(cls, device: str) -> tuple[Precision, ...]:
+        return ("fp16", "fp32") if device.startswith("cuda") else ("fp32",)
 
     def run(self, images_bhwc: Images, out: Outputs) -> None:
         self.check(images_bhwc)
         with torch.inference_mode():
             # They cross to a device as they are, one byte a value, and become numbers there.
             outputs = self._call(torch.from_numpy(images_bhwc).to(self._device))
-            for name, output in zip(self.module.names, outputs, strict=True):
+            for name, output in zip(self.names, outputs, strict=True):
                 torch.from_numpy(out[name]).copy_(output)
 
 
@@ -37,8 +45,8 @@ class Compiled(Eager):
 
     name = "compile"
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
-        super().__init__(network, job)
+    def __init__(self, module: PixelNetwork, job: Job) -> None:
+        super().__init__(module, job)
         self._call = torch.compile(self.module, dynamic=False)
 
     def warm_up(self) -> None:

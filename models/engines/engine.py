@@ -1,19 +1,19 @@
-"""What an engine is: a network made ready for one job on one device. Knows no way of doing it."""
+"""What an engine is: a network made ready for one job on one device. Knows no way of doing it, and no torch: a network
+that was exported at an earlier start runs without."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.centernet import CenterNet
-from models.pixels import PixelDetector, PixelNetwork
-
 Images = NDArray[np.uint8]
 Outputs = Mapping[str, NDArray[np.float32]]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class EngineError(RuntimeError):
@@ -29,7 +29,8 @@ class Job:
     height, width     of the input in pixels, multiples of the network's `size_multiple`
     lanes             calls of `run` that may be under way at the same time
     threads           CPU threads for each of them
-    top_k, class_ids  search the peaks there as well: the best so many of these classes; 0: raw heads come out
+    top_k             search the peaks there as well, the best so many; 0: raw heads come out
+    precision         in which the engine computes; None: its usual one on this device
     """
 
     device: str = "cpu"
@@ -39,7 +40,7 @@ class Job:
     lanes: int = 1
     threads: int = 1
     top_k: int = 0
-    class_ids: tuple[int, ...] = ()
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -56,15 +57,36 @@ class Job:
         return parts
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network in a file that runtimes load, for any number of images of the job's size; `shapes` of what comes out
+    for one of them, by name."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+
+
 class Engine(ABC):
-    """A network at work. `precision` is what it computes in."""
+    """A network at work. It is made of an `Exported` where it `loads_exported`, else of a `PixelNetwork`."""
 
     name: ClassVar[str]
-    precision = "fp32"
+    loads_exported: ClassVar[bool] = False
+    exported: Exported | None = None
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
+    def __init__(self, job: Job, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """`shapes` is what comes out for one image, by name."""
         self.job = job
-        self.module = module_for(network, job)
+        self.names = tuple(shapes)
+        self._shapes = shapes
+
+    @classmethod
+    def precisions(cls, device: str) -> tuple[Precision, ...]:
+        """Those that it can compute in on `device`, the usual one first."""
+        return ("fp32",)
+
+    @property
+    def precision(self) -> Precision:
+        return self.job.precision or self.precisions(self.job.device)[0]
 
     @abstractmethod
     def run(self, images_bhwc: Images, out: Outputs) -> None:
@@ -76,7 +98,7 @@ class Engine(ABC):
 
     def output_shapes(self, batch: int = 1) -> dict[str, tuple[int, ...]]:
         """Of what comes out for so many images, by name."""
-        return self.module.output_shapes(batch, self.job.height, self.job.width)
+        return {name: (batch, *shape) for name, shape in self._shapes.items()}
 
     def allocate(self, batch: int = 1) -> dict[str, NDArray[np.float32]]:
         """Arrays for `run` to fill."""
@@ -106,8 +128,3 @@ class Engine(ABC):
                 f"({batches}, {job.height}, {job.width}, 3)"
             )
         return batch
-
-
-def module_for(network: CenterNet, job: Job) -> PixelNetwork:
-    """What the job wants computed."""
-    return PixelDetector(network, job.top_k, job.class_ids) if job.top_k else PixelNetwork(network)

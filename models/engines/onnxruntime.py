@@ -2,9 +2,7 @@
 
 import onnxruntime
 
-from models.centernet import CenterNet
-from models.engines.engine import Engine, Images, Job, Outputs
-from models.engines.exported import exported
+from models.engines.engine import Engine, Exported, Images, Job, Outputs
 
 
 class OnnxRuntime(Engine):
@@ -12,14 +10,15 @@ class OnnxRuntime(Engine):
     all lanes, each of which works itself, too."""
 
     name = "onnxruntime"
+    loads_exported = True
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
-        super().__init__(network, job)
+    def __init__(self, exported: Exported, job: Job) -> None:
+        super().__init__(job, exported.shapes)
+        self.exported = exported
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = job.lanes * (job.threads - 1) + 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other stages want the cores
-        path = exported(self.module, job)
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(str(exported.path), options, providers=["CPUExecutionProvider"])
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, images_bhwc: Images, out: Outputs) -> None:

@@ -10,9 +10,9 @@ import openvino
 from openvino import opset8
 from openvino.frontend.onnx import ConversionExtension
 
-from models.centernet import CenterNet
-from models.engines.engine import Engine, Images, Job, Outputs
-from models.engines.exported import exported
+from models.engines.engine import Engine, Exported, Images, Job, Outputs, Precision
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVino(Engine):
@@ -22,30 +22,36 @@ class OpenVino(Engine):
     """
 
     name = "openvino"
+    loads_exported = True
 
-    def __init__(self, network: CenterNet, job: Job) -> None:
-        super().__init__(network, job)
-        path = exported(self.module, job)
-        models = {batch: _compiled(path, job, batch) for batch in job.batches}
+    def __init__(self, exported: Exported, job: Job) -> None:
+        super().__init__(job, exported.shapes)
+        self.exported = exported
+        settings = _settings(job, self.precision)
+        models = {batch: _compiled(exported.path, job, batch, settings) for batch in job.batches}
         self._free: LifoQueue[dict[int, Any]] = LifoQueue()
         for _ in range(job.lanes):
             self._free.put({batch: model.create_infer_request() for batch, model in models.items()})
+
+    @classmethod
+    def precisions(cls, device: str) -> tuple[Precision, ...]:
+        return ("fp32", "bf16") if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("fp32",)
 
     def run(self, images_bhwc: Images, out: Outputs) -> None:
         batch = self.check(images_bhwc)
         lane = self._free.get()
         try:
-            for name in self.module.names:
+            for name in self.names:
                 lane[batch].set_tensor(name, openvino.Tensor(out[name], shared_memory=True))
             lane[batch].infer({0: openvino.Tensor(np.ascontiguousarray(images_bhwc), shared_memory=True)})
         finally:
             self._free.put(lane)
 
 
-def _compiled(path: Path, job: Job, batch: int) -> openvino.CompiledModel:
+def _compiled(path: Path, job: Job, batch: int, settings: dict[str, Any]) -> openvino.CompiledModel:
     model = _core().read_model(path)
     model.reshape([batch, job.height, job.width, 3])
-    return _core().compile_model(model, "CPU", _settings(job))
+    return _core().compile_model(model, "CPU", settings)
 
 
 @cache
@@ -57,11 +63,11 @@ def _core() -> openvino.Core:
     return core
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: Job, precision: Precision) -> dict[str, Any]:
     return {
         "NUM_STREAMS": job.lanes,
         "INFERENCE_NUM_THREADS": job.lanes * job.threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # its own choice on some processors is bf16, and heat maps show it
+        "INFERENCE_PRECISION_HINT": HINTS[precision],  # never its own choice, which differs from processor to processor
         "ENABLE_CPU_PINNING": False,  # other stages want the cores
     }
 

@@ -27,6 +27,7 @@ sources:
   rtsp://${USER}:${file:X}@h/1 with ${NAME} of the environment, or the first line of a file
 
 run_pipeline.py ctl --help     words for a run that goes on: list, add, remove, pause, set, stop
+run_pipeline.py profile --help where the time of a run goes, what would make it faster, and how many cameras it could be
 
 exit codes:
   0 done   2 wrong usage or configuration   3 the source failed   4 a stage or an output failed
@@ -67,6 +68,8 @@ OPTIONS = (
     Option("--weights", "infer.weights", str, "a checkpoint for it, or its name in python -m models.zoo"),
     Option("--input", "infer.input_size", str, "what the network sees, WIDTHxHEIGHT, for example 640x384"),
     Option("--engine", "infer.engine", str, "auto, eager, compile, cuda_graphs, onnxruntime or openvino"),
+    Option("--precision", "infer.precision", str, "auto, fp32, bf16 or fp16"),
+    Option("--shadow", "infer.shadow", int, "compute every so many frames in fp32, too, and tell how far the two part"),
     Option("--device", "infer.device", str, "auto, cpu, cuda or cuda:N"),
     Option("--placement", "run.placement", str, "processes, or threads for small machines and debuggers"),
 )
@@ -91,7 +94,7 @@ def parse(arguments: list[str]) -> Command:
     given = read_line(_parser(), arguments)
     if given.watch and (not given.config or given.sources):
         raise UsageError("--watch goes with --config FILE, for it follows the sources there; give no other SOURCE")
-    read = partial(settings_of, _named(given.sources, given.name), given, OPTIONS, given.config, given.set)
+    read = partial(settings_of, named(given.sources, given.name), given, OPTIONS, given.config, given.set)
     settings = read()
     if not settings.sources and not given.watch:
         raise UsageError("give a source: run_pipeline.py SOURCE, or sources: in --config")
@@ -118,7 +121,7 @@ def settings_of(
     return load_settings(config, assignments + [parse_assignment(text) for text in more])
 
 
-def _named(uris: list[str], names: list[str]) -> dict[str, str]:
+def named(uris: list[str], names: list[str]) -> dict[str, str]:
     """Sources by their ids: the names given, in order, then what each address is called by itself."""
     if len(names) > len(uris):
         raise UsageError(

@@ -1,10 +1,11 @@
 """What the user sees on the terminal: status, a live table, and the summary. Writes to standard error only, so that
 standard output stays free for results. Knows the run's state, no process."""
 
+import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, cast
 
 from rich.console import Console as Terminal
 from rich.console import Group, RenderableType
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.uri import shown_text
+from pipeline.command.unhurried import Unhurried
 from pipeline.control.runstate import RunState, SourceState, by_path
 from pipeline.flow.ledger import Page
 from pipeline.flow.messages import Quantiles, Report
@@ -25,11 +27,15 @@ LINE_WIDTH = 120
 
 
 class Console:
-    """Shows a run while it lasts: a table that renews itself in a terminal, else a plain line now and then."""
+    """Shows a run while it lasts: a table that renews itself in a terminal, else a plain line now and then.
+
+    The run does not wait for a terminal that stands still; the end of it does, for the summary must be read.
+    """
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
-        self._terminal = Terminal(stderr=True, highlight=False)
+        self._out = Unhurried(sys.stderr)
+        self._terminal = Terminal(file=cast("IO[str]", self._out), highlight=False)
         if not self._terminal.is_terminal:
             self._terminal.width = LINE_WIDTH
         self._live: Live | None = None
@@ -47,13 +53,14 @@ class Console:
     ) -> None:
         if self._live:
             self._live.stop()
+        self._out.wait()
 
     def update(self, state: RunState) -> None:
         """Called often; draws when it is time to."""
         self._tell_warnings(state)
         if not self._live:
             self._tell_lines(state)
-        elif time.monotonic() >= self._next:
+        elif time.monotonic() >= self._next and not self._out.is_behind():
             self._next = time.monotonic() + REFRESH_SECONDS
             self._live.update(live_view(state), refresh=True)
 
@@ -92,6 +99,7 @@ class Console:
                     self._terminal.print(Text(note), soft_wrap=True)
         if state.interrupted:
             self._terminal.print("stopped on request")
+        self._out.wait()
 
 
 def _has_rate(state: RunState) -> bool:
@@ -232,11 +240,19 @@ def summary(state: RunState) -> list[RenderableType]:
     lines.append(Text(model_line(state)))
     if state.model and state.model.engine_speeds:
         lines.append(Text(engines_line(state.model.engine_speeds)))
+    if state.model and state.model.on_precision:
+        lines.append(Text(state.model.on_precision))
     if frames and "deliver" in state.reports:
         lines.append(Text(f"latency from capture to delivery: {_spread(state.reports['deliver'].latency)}"))
         lines.append(_time_table(state))
     lines += [_ledger_text(source_id, page) for source_id, page in pages.items()]
-    told = [*_round_lines(state), *_outage_lines(state), *_restart_lines(state), *_written(state)]
+    told = [
+        *_shadow_lines(state),
+        *_round_lines(state),
+        *_outage_lines(state),
+        *_restart_lines(state),
+        *_written(state),
+    ]
     return lines + [Text(line) for line in told + _memory_lines(state)]
 
 
@@ -247,6 +263,18 @@ def _outage_lines(state: RunState) -> Iterator[str]:
         for outage in source.outages:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(outage.start_unix))
             yield f"  {outage.state} from {since} for {outage.end_unix - outage.start_unix:.1f} s: {outage.cause}"
+
+
+def _shadow_lines(state: RunState) -> Iterator[str]:
+    """What lower precision missed and found more than fp32, over all inference workers."""
+    shadows = [report.figures for report in state.reports.values() if report.figures.get("shadow_frames")]
+    if not shadows:
+        return
+    frames, objects, missed, more = (
+        round(sum(figures[f"shadow_{name}"] for figures in shadows)) for name in ("frames", "objects", "missed", "more")
+    )
+    rate = f" ({100 * missed / objects:.1f} %)" if objects else ""
+    yield f"shadow: {frames} frames in fp32, too: {missed} of {objects} objects missed{rate}, {more} more found"
 
 
 def _round_lines(state: RunState) -> Iterator[str]:
@@ -293,6 +321,7 @@ def _written(state: RunState) -> Iterator[str]:
         told = f"{files}: {counts.frames} frames"
         if counts.missed:
             told += f", {counts.missed} missed because it was too slow"
+        told += f", {counts.way}" * bool(counts.way)
         if counts.problem:
             yield f"{told}, then it failed"
         elif counts.is_gone:
@@ -335,4 +364,12 @@ def _ledger_text(source_id: str, page: Page) -> Text:
     )
     for drop, frames in page.dropped.items():
         text.append(f"\n  {frames} dropped at {drop.stage}: {drop.reason}")
+    if page.taken_over or page.audits:
+        text.append(f"\n  {page.taken_over} delivered took over what was found in a frame before that looked the same")
+    if page.audits:
+        missed, objects = page.missed_objects, page.audited_objects
+        text.append(
+            f"\n  {page.audits} more could have, and were computed to see: {missed} of {objects} objects missed"
+        )
+        text.append(f" ({100 * missed / objects:.2f} %)" if objects else "")
     return text

@@ -153,14 +153,15 @@ class Desk:
 
     def check_classes(self, classes: tuple[str, ...] | None) -> None:
         """Raises as `do`."""
-        model, wanted = self._run.state.model, self._run.settings.postprocess
+        model = self._run.state.model
         if classes is None or model is None:
             return
-        wanted.class_ids(model.class_names, classes)
-        if model.device != "cpu" and wanted.classes and not set(classes or model.class_names) <= set(wanted.classes):
+        self._run.settings.postprocess.class_ids(model.class_names, classes)
+        computed = [model.class_names[class_id] for class_id in model.class_of()]
+        if not set(classes or model.class_names) <= set(computed):
             raise UsageError(
-                "on this device only the classes that the run was started with are searched for: "
-                + ", ".join(wanted.classes)
+                f"only the classes that the run was started with are computed: {', '.join(computed)}; "
+                "start it with all that you will want"
             )
 
 

@@ -5,12 +5,13 @@ The source's decoder counts what it captures, deliver the fates; everybody reads
 """
 
 import mmap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import msgspec
 import numpy as np
 
-from pipeline.flow.fates import DELIVERED, FAILED, FATES, Drop
+from pipeline.flow.fates import DELIVERED, FAILED, FATES, LOST, UNHEARD, Drop
+from pipeline.flow.messages import Audit
 from pipeline.flow.sharedmem import anonymous_memory
 
 # Of so many frames of a source it is known whether their fate was told: more are never on their way to the outputs.
@@ -25,23 +26,34 @@ ROW = np.dtype(
         ("arrived", "<i8", len(IN_ORDER)),
         ("fates", "<i8", len(FATES)),
         ("told", "<i8", LAST_TOLD),
+        ("taken_over", "<i8"),
+        ("audits", "<i8", 3),
     ]
 )
 _COLUMN = {fate: column for column, fate in enumerate(FATES)}
+_WITHOUT_RESULT = [_COLUMN[fate] for fate in (FAILED, *LOST.values(), UNHEARD)]
 
 
 @dataclass
 class Page:
     """The ledger of one source: captured = delivered + failed + dropped + in flight.
 
-    failed   handed to the outputs as "no result", with the reason
-    dropped  what ended elsewhere, with the number of frames
+    failed      handed to the outputs as "no result", with the reason
+    dropped     what ended elsewhere, with the number of frames
+    taken_over  of those delivered, how many took over what was found in one before
+    audits, audited_objects, missed_objects
+                of those delivered, how many could have, and were computed all the same; what was found in them, and how
+                much of it they would have missed
     """
 
     captured: int = 0
     delivered: int = 0
     failed: int = 0
     dropped: dict[Drop, int] = field(default_factory=dict)
+    taken_over: int = 0
+    audits: int = 0
+    audited_objects: int = 0
+    missed_objects: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -56,9 +68,8 @@ class Page:
         dropped = {
             fate: self.dropped.get(fate, 0) + other.dropped.get(fate, 0) for fate in {**self.dropped, **other.dropped}
         }
-        return Page(
-            self.captured + other.captured, self.delivered + other.delivered, self.failed + other.failed, dropped
-        )
+        counts = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "dropped"}
+        return Page(**{name: count + getattr(other, name) for name, count in counts.items()}, dropped=dropped)
 
 
 class LedgerSpec(msgspec.Struct, frozen=True):
@@ -103,6 +114,18 @@ class Ledger:
         self._rows["fates"][place, _COLUMN[fate]] += 1
         self._rows["told"][place, seq % LAST_TOLD] = seq + 1
 
+    def tell_taken_over(self, place: int) -> None:
+        """A frame that was delivered took over what was found in one before."""
+        self._rows["taken_over"][place] += 1
+
+    def tell_audit(self, place: int, audit: Audit) -> None:
+        """A frame that was delivered could have, and was computed all the same."""
+        self._rows["audits"][place] += (1, audit.objects, audit.missed)
+
+    def without_result(self, place: int) -> int:
+        """Frames that failed or were lost with a worker."""
+        return int(self._rows["fates"][place, _WITHOUT_RESULT].sum())
+
     def untold(self, place: int, stage: str) -> list[int]:
         """Frames that have come to a stage in order and whose fate was not told."""
         next_seq = self.next_seq(place, stage)
@@ -122,7 +145,14 @@ class Ledger:
         dropped = {
             fate: count for fate, count in zip(FATES, counts, strict=True) if count and fate not in (DELIVERED, FAILED)
         }
-        return Page(int(row["captured"]), counts[_COLUMN[DELIVERED]], counts[_COLUMN[FAILED]], dropped)
+        return Page(
+            int(row["captured"]),
+            counts[_COLUMN[DELIVERED]],
+            counts[_COLUMN[FAILED]],
+            dropped,
+            int(row["taken_over"]),
+            *row["audits"].tolist(),
+        )
 
     def clear(self, place: int) -> None:
         """A new source takes the place."""

@@ -74,6 +74,14 @@ class StreamStart(msgspec.Struct, tag="start", frozen=True):
     classes: tuple[str, ...] = ()
 
 
+class Audit(msgspec.Struct, array_like=True, frozen=True):
+    """Of a frame that could have taken over another's detections (`infer.still`) and was computed all the same: the
+    objects that were found in it, and how many of them it would have missed."""
+
+    objects: int
+    missed: int
+
+
 class FrameHeader(msgspec.Struct, tag="frame"):
     """Who a frame is and when it was taken.
 
@@ -84,6 +92,8 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     width, height  of the upright source picture in pixels
     may_wait       its source is no live one: nothing is gained by waiting for a newer frame
     unseen         not for the network (`every`): its tracks are predicted
+    same_as        not for the network (`infer.still`): it looks as that frame does, and takes over what was found there
+    audits         it could have taken over from that frame, and was computed to see what would be missed: the `audit`
     failure        why there is no result for this frame; None is "so far so good", never "nothing seen"
     dropped        where and why it ended; then it has neither slots nor arrays and only travels on to be counted
     reclaimed      dropped by the supervisor, who alone knows of it: nobody else tells of this frame
@@ -101,12 +111,19 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     clock: Clock = "arrival"
     may_wait: bool = False
     unseen: bool = False
+    same_as: int | None = None
+    audits: int | None = None
+    audit: Audit | None = None
     failure: str | None = None
     dropped: Drop | None = None
     reclaimed: bool = False
     trace: list[Hop] = []
     leases: list[Slot] = []
     arrays: list[ArrayRef] = []
+
+    @property
+    def is_for_network(self) -> bool:
+        return not self.unseen and self.same_as is None and self.dropped is None
 
 
 class Outage(msgspec.Struct, frozen=True):
@@ -163,6 +180,8 @@ class ModelCard(msgspec.Struct, frozen=True):
 
     input_*, padded_*  the picture's part of the network's input, and all of it: padding lies to the right and below
     batch              frames in one step at the most
+    channels           the class of each heat map: only those that are wanted are computed
+    on_precision       a line on how it was chosen; empty where there was no choice
     engine_speeds      images a second of the engines among which this one was chosen; {} where none were measured
     """
 
@@ -182,6 +201,12 @@ class ModelCard(msgspec.Struct, frozen=True):
     workers: int
     threads: int
     batch: int = 1
+    on_precision: str = ""
+    channels: tuple[int, ...] = ()
+
+    def class_of(self) -> tuple[int, ...]:
+        """The class id of each heat map."""
+        return self.channels or tuple(range(len(self.class_names)))
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -199,6 +224,7 @@ class OutputCounts(msgspec.Struct):
     """One output.
 
     path, segments  its first file, and how many came after that
+    way             how it is written, where there is a choice
     frames, missed  those that it took, and those that it missed because it was too slow
     problem         why it takes no more
     is_gone         its (last) file is not there any longer
@@ -210,6 +236,7 @@ class OutputCounts(msgspec.Struct):
     missed: int = 0
     problem: str | None = None
     is_gone: bool = False
+    way: str = ""
 
 
 class Report(msgspec.Struct, tag="report"):
@@ -220,7 +247,8 @@ class Report(msgspec.Struct, tag="report"):
     working             time inside the stage, `waiting` in the queue before it, `latency` from capture to delivery
                         (deliver only)
     rounds              rounds by their size (gather only)
-    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.flow.rounds)
+    figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.flow.rounds),
+                        of the shadow (infer, see models.shadow)
     outputs             by their name, once they were opened (deliver only)
     """
 

@@ -9,7 +9,7 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +69,17 @@ class Recent:
         return (len(samples) - 1) / max(time.monotonic() - samples[0][0], 1e-9)
 
     def quantiles(self) -> Quantiles:
-        samples_ms = np.array([duration_ns for _, duration_ns in self._fresh()], float) / 1e6
-        if samples_ms.size == 0:
-            return Quantiles()
-        p50_ms, p95_ms, p99_ms = np.percentile(samples_ms, (50, 95, 99))
-        mean_ms, max_ms = samples_ms.mean(), samples_ms.max()
-        return Quantiles(samples_ms.size, *map(float, (mean_ms, p50_ms, p95_ms, p99_ms, max_ms)))
+        return quantiles_of([duration_ns / 1e6 for _, duration_ns in self._fresh()])
+
+
+def quantiles_of(durations_ms: Sequence[float]) -> Quantiles:
+    """Of all of them, exactly."""
+    if not durations_ms:
+        return Quantiles()
+    values_ms = np.array(durations_ms, float)
+    p50_ms, p95_ms, p99_ms = np.percentile(values_ms, (50, 95, 99))
+    mean_ms, max_ms = values_ms.mean(), values_ms.max()
+    return Quantiles(values_ms.size, *map(float, (mean_ms, p50_ms, p95_ms, p99_ms, max_ms)))
 
 
 class Meter:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.flow.fates import Drop
-from pipeline.flow.messages import Clock
+from pipeline.flow.messages import Clock, Hop
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class FrameResult:
     score_threshold    from this score on a detection is an object
     class_names        name of each class id
     frames_per_second  measured rate of the source, None while unknown
+    taken_from         it looked as that frame did, and took over what was found there; None: it was computed itself
+    captured_ns        capture on the monotonic clock
+    trace              its way through the stages; of the last, which still has it, only when it came
     """
 
     source_id: str
@@ -47,6 +50,9 @@ class FrameResult:
     score_threshold: float
     class_names: tuple[str, ...]
     frames_per_second: float | None
+    taken_from: int | None = None
+    captured_ns: int = 0
+    trace: tuple[Hop, ...] = ()
 
     def objects(self) -> Detections:
         """The detections that reach the score threshold, tracked or not."""

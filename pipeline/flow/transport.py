@@ -10,6 +10,7 @@ a `Replier` the folder is lock enough: its words are for this user to say.
 """
 
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +18,6 @@ from typing import Self
 
 import msgspec
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from pipeline.flow.frame import Parts
 
@@ -93,13 +93,18 @@ class Transport:
             socket.set(zmq.CURVE_SERVERKEY, self._key.public.encode())
         socket.connect(endpoint)
 
-    def sender(self, endpoint: str) -> "Sender":
+    def sender(self, endpoint: str, is_mate: bool = False) -> "Sender":
+        """`is_mate`: the receiver has mates, of which the caller is one."""
         socket = self._open(zmq.PUSH)
-        self._connect(socket, endpoint)
+        self._connect(socket, _within(endpoint) if is_mate else endpoint)
         return Sender(socket)
 
-    def receiver(self, endpoint: str, bell: "Bell | None" = None) -> "Receiver":
-        return Receiver(self._bind(zmq.PULL, endpoint), bell)
+    def receiver(self, endpoint: str, bell: "Bell | None" = None, has_mates: bool = False) -> "Receiver":
+        """`has_mates`: others of this process send to it past the kernel, and unsealed."""
+        socket = self._bind(zmq.PULL, endpoint)
+        if has_mates:
+            socket.bind(_within(endpoint))
+        return Receiver(socket, bell)
 
     def hub(self, endpoint: str) -> "Hub":
         return Hub(self._bind(zmq.ROUTER, endpoint))
@@ -131,6 +136,11 @@ class Transport:
             socket.close()
         if self._owns_context:
             self._context.term()
+
+
+def _within(endpoint: str) -> str:
+    """The same queue for those that share its process, and its context."""
+    return f"inproc://{endpoint.rpartition('/')[2]}"
 
 
 class Bell:
@@ -201,14 +211,15 @@ class Door:
         """
         count = 0
         while (parts := self._ear.receive(0.0)) is not None:
-            event = parse_monitor_message([bytes(part) for part in parts])
-            match event["event"]:
+            # As zmq_socket_monitor(3) has it; what pyzmq has to read it imports asyncio, in each process.
+            event, connection = struct.unpack("=Hi", bytes(parts[0]))
+            match event:
                 case zmq.EVENT_ACCEPTED:
-                    self._accepted[event["value"]] = self._shown
+                    self._accepted[connection] = self._shown
                 case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                     self._shown += 1
                 case zmq.EVENT_DISCONNECTED:
-                    count += self._accepted.pop(event["value"], None) == self._shown
+                    count += self._accepted.pop(connection, None) == self._shown
         return count
 
     def close(self) -> None:

@@ -4,14 +4,17 @@ peaks   the best cells of a heat map
 boxes   heads to boxes in source pixels; overlap of boxes
 kalman  where boxes will be
 assign  who belongs to whom
+tiles   how much a picture has changed
 
 Every loop releases the GIL, and is compiled once and kept on disk. Numba renews what it kept when the file of the
 outermost function changes, and no other: so a compiled function calls only those of its own file.
 """
 
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from configs.folders import forget
 
@@ -26,9 +29,22 @@ def compiled(warm_up: Callable[[], None]) -> None:
     cache is forgotten, and made anew: Numba raises whatever reading it comes to."""
     for tries_left in reversed(range(_TRIES)):
         try:
-            with _compiling:
+            with _compiling, _without_linear_algebra():
                 warm_up()
             return
         except Exception:
             if not tries_left or not forget(os.environ.get("NUMBA_CACHE_DIR", "")):
                 raise
+
+
+@contextmanager
+def _without_linear_algebra() -> Iterator[None]:
+    """Where SciPy is installed, Numba imports its linear algebra, in twice the time of all kernels; none uses it."""
+    if "scipy.linalg" in sys.modules:
+        yield
+        return
+    sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["scipy.linalg"]

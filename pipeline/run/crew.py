@@ -17,7 +17,7 @@ from pipeline.flow import messages
 from pipeline.flow.frame import to_parts
 from pipeline.flow.messages import Lost, control_name
 from pipeline.run.house import House
-from pipeline.run.launch import Launched, ProcessWorker, ThreadWorker
+from pipeline.run.launch import Launched, ThreadWorker, WorkerProcess
 from pipeline.run.plan import Plan, WorkerPlan
 from pipeline.run.reclaim import reclaim
 from pipeline.run.worker import WorkerSpec
@@ -120,18 +120,30 @@ class Crew:
     # -- starting
 
     def launch_all(self) -> None:
-        for worker in sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage)):
-            self.launch(self.hire(worker))
+        workers = sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage))
+        for post in [self.hire(worker) for worker in workers]:
+            self.launch(post)
 
     def hire(self, worker: WorkerPlan) -> Post:
         post = self.posts[worker.id] = Post(worker)
         return post
 
     def launch(self, post: Post) -> None:
-        post.state, post.since = "starting", time.monotonic()
-        self._state.statuses[post.id] = "starting"
-        spec = self._spec(post)
-        post.launched = ThreadWorker(spec, self._house.context) if self._threads else ProcessWorker(spec)
+        """With those who share its process: as soon as none of them is there, which is when the last of them asks."""
+        posts = self.sharing(post)
+        if any(mate.launched and mate.state != "waiting" for mate in posts):
+            return
+        for mate in posts:
+            mate.state, mate.since = "starting", time.monotonic()
+            self._state.statuses[mate.id] = "starting"
+        specs = [self._spec(mate) for mate in posts]
+        launched = ThreadWorker(specs[0], self._house.context) if self._threads else WorkerProcess(specs)
+        for mate in posts:
+            mate.launched = launched
+
+    def sharing(self, post: Post) -> list[Post]:
+        """Who shares its process, itself among them; the first speaks for the process."""
+        return [self.posts[worker] for worker in self.settings.run.group_of(post.id)]
 
     def _spec(self, post: Post) -> WorkerSpec:
         """What a worker is told; each decoder knows its own source's address, and nobody else any."""
@@ -148,7 +160,8 @@ class Crew:
             pools=self._house.pool_specs,
             ledger=self._house.ledger_spec,
             numbers={worker.id: worker.number for worker in self._plan.workers.values() if not worker.source_id},
-            owns_process=not self._threads,
+            mates=self.settings.run.group_of(post.id),
+            owns_process=not self._threads and post is self.sharing(post)[0],
         )
 
     # -- speaking

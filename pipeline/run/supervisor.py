@@ -94,7 +94,7 @@ class Supervisor:
         self.state.book = self._house.ledger
         self._crew = crew = Crew(self._settings, self._plan, self._house, self.state, self._threads)
         self._roster = Roster(
-            self._settings, self._plan, self._house, crew, self.state, self._lose, self._wish_end, bool(self._watched)
+            self._settings, self._plan, self._house, crew, self.state, self._lose, self.stop, bool(self._watched)
         )
         self._desk = Desk(self._roster, self._check)
         self._follower = Follower(self._watched, self._roster, self._desk) if self._watched else None
@@ -282,7 +282,15 @@ class Supervisor:
             self._replace(post, f"stage {post.id} {how}")
 
     def _replace(self, post: Post, how: str) -> None:
-        """It is ended, and once it is gone what it had is reclaimed, and it is started anew."""
+        """With those who share its process: they are ended, and once they are gone what they had is reclaimed, and they
+        are started anew."""
+        for mate in self._crew.sharing(post):
+            if mate is post:
+                self._end(post, how)
+            elif mate.is_alive:
+                self._end(mate, f"stage {mate.id} went with {post.id}, whose process it shares")
+
+    def _end(self, post: Post, how: str) -> None:
         self.state.statuses[post.id] = "lost, to be started anew"
         post.how_lost = how
         if self._crew.kill(post):
@@ -343,13 +351,14 @@ class Supervisor:
             self._deadline = 0.0  # nothing to drain yet, or the user will not wait
         self._stop_sources()
 
-    def _wish_end(self) -> None:
+    def stop(self) -> None:
+        """As by Ctrl-C: take no more frames, deliver those on their way."""
         self._stop_signals = max(self._stop_signals, 1)
 
     def _on_signal(self, number: int) -> None:
         # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.
         if number == signal.SIGHUP:
-            self._wish_end()
+            self.stop()
         else:
             self._stop_signals += 1
 

@@ -1,6 +1,7 @@
 """Runs one stage: takes messages from its queue, has the stage work on them, sends them on, and keeps the supervisor
-informed. `python -m pipeline.run.worker ID` runs it as a process of its own, with its `WorkerSpec` on standard input
-(the name is only there for `ps`; what else it is told holds the run's key, and maybe a camera's password).
+informed. `python -m pipeline.run.worker ID…` runs one or several as a process of their own, with the `WorkerSpec` of
+each as a line on standard input (the names are only there for `ps`; what else they are told holds the run's key, and
+maybe a camera's password).
 """
 
 import importlib
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,7 +26,7 @@ from pipeline.flow.messages import EndOfStream, Failed, Finished, Lost, Ready, S
 from pipeline.flow.metrics import Meter, hop
 from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Lessor, Pool, PoolSpec
-from pipeline.flow.transport import POLL_SECONDS, Bell, RunKey, Spoke, Transport
+from pipeline.flow.transport import POLL_SECONDS, Bell, Context, RunKey, Spoke, Transport
 from pipeline.run.lanes import Lanes
 from pipeline.run.plan import WorkerPlan
 from pipeline.settings import Settings
@@ -45,6 +46,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     endpoints    the prefix of every queue's name
     key          the run's secret; None where the stages share a process
     numbers      of the workers that can be sent to, by id
+    mates        the ids of all in the same process
+    owns_process whether it tells what the process takes
     """
 
     plan: WorkerPlan
@@ -56,6 +59,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     pools: list[PoolSpec]
     ledger: LedgerSpec
     numbers: dict[str, int]
+    mates: tuple[str, ...]
     owns_process: bool
 
 
@@ -144,7 +148,9 @@ class Worker:
                 if worker.startswith("infer:"):
                     self._lanes_of[number] = self._outlet_to(worker)
         if not isinstance(stage, SourceStage):
-            receiver = self._transport.receiver(f"{self._spec.endpoints}/{self._plan.id}", self._last_bell)
+            receiver = self._transport.receiver(
+                f"{self._spec.endpoints}/{self._plan.id}", self._last_bell, has_mates=len(self._spec.mates) > 1
+            )
             order = None
             if stage.in_order:
                 order = InOrder(Progress(self._ledger, self._pools[FRAMES], self._plan.stage))
@@ -154,7 +160,7 @@ class Worker:
             self._rounds = Rounds(self._inlet, self._outlet_to("gather"), self._plan.number)
 
     def _outlet_to(self, worker: str) -> Outlet:
-        sender = self._transport.sender(f"{self._spec.endpoints}/{worker}")
+        sender = self._transport.sender(f"{self._spec.endpoints}/{worker}", is_mate=worker in self._spec.mates)
         return Outlet(sender, self._spec.numbers[worker], self._stopping.is_set)
 
     def _say_ended(self, source_id: str) -> None:
@@ -371,12 +377,13 @@ def _is_good(frame: Frame) -> bool:
     return frame.header.failure is None and frame.header.dropped is None
 
 
-def _watch_over(worker: Worker, run_folder: str) -> None:
-    """Standard input stays open as long as the supervisor lives. When it ends, this worker ends its outputs and
-    itself, and clears away the sockets' folder, which nobody else is left to do."""
+def _watch_over(workers: Sequence[Worker], run_folder: str) -> None:
+    """Standard input stays open as long as the supervisor lives. When it ends, these workers end their outputs and
+    themselves, and clear away the sockets' folder, which nobody else is left to do."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    worker.stop()
+    for worker in workers:
+        worker.stop()
     time.sleep(ORPHAN_SECONDS)
     shutil.rmtree(run_folder, ignore_errors=True)
     os._exit(StageError.exit_code)
@@ -386,16 +393,34 @@ def main() -> None:
     # A terminal's Ctrl-C and a service manager's SIGTERM go to every process; the supervisor decides how all stop.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec, dec_hook=lambda kind, text: kind(text))
-    transport = Transport(key=spec.key)
-    worker = Worker(spec, transport)
-    run_folder = spec.endpoints.removeprefix("ipc://")
-    watch = threading.Thread(target=_watch_over, args=(worker, run_folder), daemon=True)
+    decode = msgspec.json.Decoder(WorkerSpec, dec_hook=lambda kind, text: kind(text)).decode
+    specs = [decode(sys.stdin.buffer.readline()) for _ in sys.argv[1:]]
+    context = Context()
+    transports = [Transport(context, spec.key) for spec in specs]
+    workers = [Worker(spec, transport) for spec, transport in zip(specs, transports, strict=True)]
+    run_folder = specs[0].endpoints.removeprefix("ipc://")
+    watch = threading.Thread(target=_watch_over, args=(workers, run_folder), daemon=True)
     watch.start()
-    worker.run()
-    transport.close()
-    if worker.orphaned:
+    _run_all(workers, transports)
+    context.term()
+    if workers[0].orphaned:
         watch.join()
+
+
+def _run_all(workers: Sequence[Worker], transports: Sequence[Transport]) -> None:
+    """Each in a thread of its own, one of them in this one; what it has sent is out when it has ended."""
+
+    def run(worker: Worker, transport: Transport) -> None:
+        worker.run()
+        transport.close()
+
+    pairs = list(zip(workers, transports, strict=True))
+    threads = [threading.Thread(target=run, args=pair) for pair in pairs[1:]]
+    for thread in threads:
+        thread.start()
+    run(*pairs[0])
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class JsonObject(msgspec.Struct, rename={"class_name": "class"}):
     box_xyxy: list[float]
 
 
-class JsonLine(msgspec.Struct, kw_only=True):
+class JsonLine(msgspec.Struct, kw_only=True, rename={"taken_from": "from"}):
     """One frame; the order of the fields is the order of the keys."""
 
     schema: int
@@ -46,6 +46,7 @@ class JsonLine(msgspec.Struct, kw_only=True):
     stage: str | msgspec.UnsetType = msgspec.UNSET
     reason: str | msgspec.UnsetType = msgspec.UNSET
     predicted: bool | msgspec.UnsetType = msgspec.UNSET
+    taken_from: int | msgspec.UnsetType = msgspec.UNSET
     latency_ms: float
     objects: list[JsonObject]
 
@@ -118,6 +119,7 @@ def json_line(frame: FrameResult) -> JsonLine:
         stage=frame.dropped.stage if frame.dropped else msgspec.UNSET,
         reason=(frame.dropped.reason if frame.dropped else frame.failure) or msgspec.UNSET,
         predicted=frame.predicted or msgspec.UNSET,
+        taken_from=msgspec.UNSET if frame.taken_from is None else frame.taken_from,
         latency_ms=round(frame.latency_ms, 3),
         objects=_json_objects(frame),
     )

@@ -2,10 +2,11 @@
 
 Every frame keeps its presentation time, so a variable frame rate and dropped frames leave the clock right. While it
 grows, an MP4 is a row of fragments of one frame each; a clean close turns it into an ordinary MP4 (FFmpeg's
-`hybrid_fragmented`). Until then its index stays in memory, about 110 bytes a frame (240 MB a day at 25 frames/s):
-record for days into Matroska, which writes a cluster a frame and does not grow. Knows no stage and draws nothing.
+`hybrid_fragmented`). Matroska is written a cluster a frame. Until a file is closed its index stays in memory, so that a
+recording without end is one of segments. Knows no stage and draws nothing.
 """
 
+import ctypes
 import os
 from fractions import Fraction
 from itertools import count
@@ -23,10 +24,11 @@ from av.video.stream import VideoStream
 from configs.uri import shown_text
 from pipeline.errors import OutputError, UsageError
 from pipeline.flow.results import FrameResult
-from pipeline.sinks import Image, Sink, Target
+from pipeline.settings import EncoderSettings
+from pipeline.sinks import Image, Sink, Target, encoder
+from pipeline.sinks.encoder import TIME_BASE
 
-TICKS_PER_SECOND = 90_000
-_TIME_BASE = Fraction(1, TICKS_PER_SECOND)
+TICKS_PER_SECOND = TIME_BASE.denominator
 _SHORTEST_STEP = 90  # 1 ms: Matroska counts in milliseconds
 # MP4 has 31 bits, 6.6 hours, for how long a frame is shown; beyond, the times of all that follow would be lost.
 _LONGEST_FRAGMENT_STEP = 6 * 3600 * TICKS_PER_SECOND
@@ -40,16 +42,16 @@ _CONTAINER_OPTIONS: dict[str, dict[str, str]] = {
     ".mov": _FRAGMENTS,
     ".mkv": {"cluster_time_limit": "1"},
 }
-# 768×576 with overlay, CPU a frame with colour conversion: ultrafast 3.5 ms, 2.0 Mbit/s; superfast 5.5 ms, 1.7 Mbit/s;
-# veryfast 6.5 ms, 1.4 Mbit/s and 0.3 dB less. A second thread costs 3 % more CPU and one frame of delay, and keeps up
-# at 1080p. No B-frames and no lookahead: a frame reaches the disk soon after it came.
-_ENCODER_OPTIONS = {"preset": "superfast", "crf": "23", "bf": "0", "rc-lookahead": "0", "forced-idr": "1"}
-_ENCODER_THREADS = 2
 
 
 def open_sink(target: Target) -> Sink:
     path = next_segment(target.path) if target.goes_on else target.path
-    return VideoSink(path, target.frames_per_second, target.segment_seconds, target.path)
+    return VideoSink(path, target.frames_per_second, target.segment_seconds, target.path, target.encoder)
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Raises UsageError when the encoder that was asked for does not work here."""
+    encoder.check(settings)
 
 
 def next_segment(path: str) -> str:
@@ -82,10 +84,12 @@ class VideoSink(Sink):
         frames_per_second: float | None = None,
         segment_seconds: float | None = None,
         first_path: str | None = None,
+        encoder_settings: EncoderSettings | None = None,
     ) -> None:
         """`frames_per_second` is only a hint for the encoder and the file's header; None when unknown. Segments are
         named after `first_path`, which is `path` when None."""
         self._first_path = first_path or path
+        self._encoder_settings = encoder_settings or EncoderSettings()
         if Path(path).suffix.lower() not in _CONTAINER_OPTIONS:
             allowed = ", ".join(_CONTAINER_OPTIONS)
             raise UsageError(f"cannot write video to {shown_text(str(path))}: its name must end in one of {allowed}")
@@ -136,24 +140,28 @@ class VideoSink(Sink):
             container.close()
         except (OSError, av.error.FFmpegError) as error:
             raise self._cannot_write(error) from error
+        del container, stream  # the encoder goes with them
+        _give_back_freed_memory()
 
     def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
+        sides = width + width % 2, height + height % 2
+        chosen = encoder.choose(self._encoder_settings, *sides)
+        self.way = chosen.words
         options = {"flush_packets": "1", **_CONTAINER_OPTIONS[Path(self.path).suffix.lower()]}
         # "file:" before it, or FFmpeg would take what a name has before a colon for a protocol.
         container = av.open(f"file:{self.path}", "w", options=options)
-        stream = container.add_stream("libx264", rate=self._rate, options=dict(_ENCODER_OPTIONS))
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
-        stream.codec_context.thread_count = _ENCODER_THREADS
-        stream.codec_context.colorspace = Colorspace.ITU709
+        stream = container.add_stream(chosen.name, rate=self._rate, options=dict(chosen.options))
+        assert isinstance(stream, VideoStream)
+        chosen.prepare(stream.codec_context, *sides)
+        stream.codec_context.colorspace = Colorspace.ITU601
         stream.codec_context.color_range = ColorRange.MPEG
         container.start_encoding()  # the header goes to the disk now
         return container, stream
 
     def _video_frame(self, stream: VideoStream, image_bgr: Image, pts_seconds: float) -> av.VideoFrame:
-        bgr = av.VideoFrame.from_ndarray(_fitted(image_bgr, stream.height, stream.width), format="bgr24")
-        frame = bgr.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-        frame.pts, frame.time_base = self._clock.ticks(pts_seconds), _TIME_BASE
+        planes = to_yuv420p(_fitted(image_bgr, stream.height, stream.width))
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p").reformat(format=stream.pix_fmt)
+        frame.pts, frame.time_base = self._clock.ticks(pts_seconds), TIME_BASE
         if frame.pts >= self._next_key_ticks:  # by time, not by count: right at any rate, also a varying one
             frame.pict_type = PictureType.I
             self._next_key_ticks = frame.pts + TICKS_PER_SECOND
@@ -206,6 +214,21 @@ def _fitted(image: Image, height: int, width: int) -> Image:
         image, (scaled_width, scaled_height), interpolation=cv2.INTER_AREA
     )
     return canvas
+
+
+def to_yuv420p(image_bgr: Image) -> Image:
+    """(H × 3/2, W): the planes one below the other, in BT.601's limited range, which is what OpenCV knows. It takes a
+    third of the time of swscale, and rounds where that cuts off, which makes a picture darker."""
+    return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420).astype(np.uint8, copy=False)
+
+
+def _give_back_freed_memory() -> None:
+    """What an encoder leaves behind lies scattered over glibc's arenas, and the next one, made by other threads, often
+    takes new memory beside it: eight cameras' files took 15 MB more until that settled. Where malloc is not glibc's,
+    nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def _check_writable(path: Path) -> None:

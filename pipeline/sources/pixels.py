@@ -16,8 +16,9 @@ from pipeline.geometry import Resize, fit_input
 # AREA averages every source pixel under a target pixel, so that small objects do not flicker when a large frame
 # shrinks, and is bilinear when a small one grows.
 SCALING = Interpolation.AREA
-COLOUR_ONLY = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
-FAST_COLOUR = Interpolation.BILINEAR
+# Not ACCURATE_RND, which takes three times as long at full size: what an encoder is given is as near to the source
+# without it.
+COLOUR_ONLY = Interpolation.BILINEAR
 
 _UNTAGGED, _RGB = 2, 0  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RGB
 
@@ -57,7 +58,7 @@ class PixelConverter:
         # First the size, then the colour of the few pixels left: half the time of both in one pass, because swscale
         # has fast code for each but not for the two together.
         small = _convert(self._to_size, frame, width, height, "yuv420p", SCALING)
-        rgb = _convert(self._to_rgb, small, width, height, "rgb24", FAST_COLOUR)
+        rgb = _convert(self._to_rgb, small, width, height, "rgb24", COLOUR_ONLY)
         picture = out_hwc[box.top : box.top + box.height, box.left : box.left + box.width]
         picture[:] = _turn(_pixels(rgb), rotation_degrees)
 

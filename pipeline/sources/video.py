@@ -95,6 +95,8 @@ class VideoSource(Source):
         reader = self._reader
         # Frame threads give a file the most throughput; a live source would wait one frame for each thread.
         reader.stream.thread_type = "SLICE" if reader.is_live else "AUTO"
+        if self._settings.decoder_threads:
+            reader.stream.codec_context.thread_count = self._settings.decoder_threads
         self._codec_name = reader.stream.codec_context.name
         self._is_paced = self._is_paced and not reader.is_live  # what comes by itself has its own pace
         rate = _frames_per_second(reader.stream)

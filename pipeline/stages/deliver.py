@@ -14,7 +14,7 @@ from pipeline.errors import OutputError
 from pipeline.flow.detections import Detections
 from pipeline.flow.fates import DELIVERED, FAILED, LOST, NO_OUTPUT
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import EndOfStream, FrameHeader, SignalChange, Start, StreamStart
+from pipeline.flow.messages import EndOfStream, FrameHeader, Hop, SignalChange, Start, StreamStart
 from pipeline.flow.results import FrameResult
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.outputs import Output, Ticket
@@ -77,6 +77,8 @@ class Deliver(Stage):
         if "window" in self._modules:
             self.kit.tell("looking for a screen")
             self._modules["window"].check_screen()
+        if "video" in self._modules:
+            self._modules["video"].check_encoder(self._settings.encoder)
 
     def begin(self, start: Start) -> None:
         self._class_names = start.model.class_names
@@ -156,7 +158,8 @@ class Deliver(Stage):
     def _open(self, name: str, kind: str, path: str, source_id: str) -> Output:
         source, goes_on = self._source(source_id), self.kit.incarnation > 0 or name in self._written
         minutes = None if source.may_wait else self._settings.segment_minutes
-        target = Target(path, source.frames_per_second, goes_on, None if minutes is None else 60 * minutes)
+        segment_seconds = None if minutes is None else 60 * minutes
+        target = Target(path, source.frames_per_second, goes_on, segment_seconds, self._settings.encoder)
         self._written.add(name)
         counts = self.kit.meter.output(name, path)
         make = partial(self._modules[kind].open_sink, target)
@@ -219,11 +222,21 @@ class Deliver(Stage):
                 self.kit.pools[FRAMES].tell(slot)
         fate = NO_OUTPUT if not taken else FAILED if header.failure else DELIVERED
         self.kit.ledger.tell(header.place, fate, header.seq)
+        if fate is DELIVERED:
+            self._tell_still(header)
         self.kit.meter.delivered(header, time.monotonic_ns())
+
+    def _tell_still(self, header: FrameHeader) -> None:
+        if header.same_as is not None:
+            self.kit.ledger.tell_taken_over(header.place)
+        if header.audit:
+            self.kit.ledger.tell_audit(header.place, header.audit)
 
     def _result(self, frame: Frame, source: _Source) -> FrameResult:
         header = frame.header
         has_result = header.failure is None and header.dropped is None
+        now_ns = time.monotonic_ns()
+        here = () if header.dropped else (Hop("deliver", now_ns, now_ns),)
         return FrameResult(
             source_id=header.source_id,
             seq=header.seq,
@@ -235,11 +248,14 @@ class Deliver(Stage):
             failure=header.failure,
             dropped=header.dropped,
             predicted=header.unseen and has_result,
-            latency_ms=(time.monotonic_ns() - header.captured_ns) / 1e6,
+            latency_ms=(now_ns - header.captured_ns) / 1e6,
             detections=frame.detections() if has_result else Detections.empty(),
             score_threshold=source.score_threshold,
             class_names=self._class_names,
             frames_per_second=self.kit.meter.recent_per_second() or None,
+            taken_from=header.same_as if has_result else None,
+            captured_ns=header.captured_ns,
+            trace=(*header.trace, *here),
         )
 
     # -- while a signal is lost

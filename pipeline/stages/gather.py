@@ -1,13 +1,21 @@
-"""gather: what waits for the network, of all sources, in rounds for whoever is free. Holds frames, looks at none."""
+"""gather: what waits for the network, of all sources, in rounds for whoever is free.
+
+Holds frames, and looks at none but to see whether it is as the last one that went to the network (`infer.still`): here
+it is known which did.
+"""
 
 import time
 from collections import Counter, deque
+from typing import TYPE_CHECKING
 
 from pipeline.flow.fates import NEWER, SLOWED, TOO_OLD
 from pipeline.flow.frame import Frame, Message
-from pipeline.flow.messages import EndOfStream, Free, Policy, Slot, Start, StreamStart
+from pipeline.flow.messages import EndOfStream, Free, ModelCard, Policy, SignalChange, Slot, Start, StreamStart
 from pipeline.flow.rounds import Dropped, Rounds
 from pipeline.stage import FRAMES, Kit, QueueStage
+
+if TYPE_CHECKING:
+    from pipeline.still import Scene
 
 # Nobody tells when a frame that was given to inference has reached its end: while too many are on their way, their
 # slots are looked at so often.
@@ -30,6 +38,16 @@ class Gather(QueueStage):
         self._ended: set[str] = set()
         self._free: deque[int] = deque()
         self._ahead: list[Slot] = []
+        self._scenes: dict[str, Scene] = {}
+
+    def prepare(self) -> ModelCard | None:
+        if self.kit.settings.infer.still:
+            from pipeline import still
+            from pipeline.kernels import compiled
+
+            self.kit.tell("compiling the test for what stands still")
+            compiled(still.warm_up)
+        return None
 
     def begin(self, start: Start) -> None:
         limits = start.limits
@@ -59,6 +77,10 @@ class Gather(QueueStage):
                 self._take_frame(message)
             case StreamStart():
                 self._open(message.source_id, message.policy)
+                self._changed(message)
+                self._passing.append(message)
+            case SignalChange():
+                self._changed(message)
                 self._passing.append(message)
             case EndOfStream():
                 self._ended.add(message.source_id)
@@ -69,12 +91,14 @@ class Gather(QueueStage):
 
     def _take_frame(self, frame: Frame) -> None:
         header = frame.header
-        if header.dropped or header.unseen:
+        if not header.is_for_network:
             self._passing.append(frame)
             return
         now_ns = time.monotonic_ns()
         if header.source_id not in self._known:  # its start died with an earlier process, and will be told again
             self._open(header.source_id, "latest")
+        if not self._waiting[header.source_id] and self._takes_over(frame):
+            return
         self._waiting[header.source_id] += 1
         self._drop(self._rounds.put(header.source_id, frame, header.captured_ns, now_ns))
 
@@ -82,6 +106,43 @@ class Gather(QueueStage):
         self._known.add(source_id)
         self._ended.discard(source_id)
         self._rounds.open(source_id, policy)
+        settings = self.kit.settings.infer
+        if settings.still and source_id not in self._scenes:
+            from pipeline.still import Scene
+
+            self._scenes[source_id] = Scene(settings.still, settings.still_audit)
+
+    def _changed(self, word: StreamStart | SignalChange) -> None:
+        if scene := self._scenes.get(word.source_id):
+            scene.change(word.seq)
+
+    def _takes_over(self, frame: Frame) -> bool:
+        """Whether the frame, of which none before it waits, goes past the network with what was found in another."""
+        header = frame.header
+        scene = self._scenes.get(header.source_id)
+        if scene is None or header.audits is not None:
+            return False
+        without_result = self.kit.ledger.without_result(header.place)
+        before = scene.as_computed(header.seq, frame.array("input_rgb"), without_result)
+        if before is None:
+            return False
+        if scene.is_audited():
+            header.audits = before
+            return False
+        header.same_as = before
+        frame.discard("input_rgb")
+        self._passing.append(frame)
+        return True
+
+    def _is_given(self, frame: Frame) -> bool:
+        """Whether the frame whose turn it is goes to the network."""
+        self._left(frame)
+        if self._takes_over(frame):
+            return False
+        scene = self._scenes.get(frame.header.source_id)
+        if scene and frame.header.audits is None:
+            scene.compute(frame.header.seq)
+        return True
 
     def _drop(self, dropped: list[Dropped[Frame]]) -> None:
         for one in dropped:
@@ -99,6 +160,7 @@ class Gather(QueueStage):
             self._rounds.close(source_id)
             del self._waiting[source_id]
             self._known.discard(source_id)
+            self._scenes.pop(source_id, None)
             self._ended.discard(source_id)
 
     def lost(self, worker: int) -> None:
@@ -111,10 +173,9 @@ class Gather(QueueStage):
             self._drop(dropped)
             if not frames:
                 break
-            for frame in frames:
-                self._left(frame)
-            self._ahead += [slot for frame in frames for slot in frame.header.leases]
-            given.append((self._free.popleft(), frames))
+            if frames := [frame for frame in frames if self._is_given(frame)]:
+                self._ahead += [slot for frame in frames for slot in frame.header.leases]
+                given.append((self._free.popleft(), frames))
         return given
 
     def _has_room(self) -> bool:

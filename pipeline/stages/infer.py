@@ -1,60 +1,89 @@
-"""infer: the network's input in, raw heads out, into shared memory. The only stage that knows torch and the models.
+"""infer: the network's input in, raw heads out, into shared memory. The only stage that knows the models.
 
 Frames are independent, so on a CPU several are computed side by side, one thread each: two threads inside one step
 would wait for each other at every layer.
 """
 
+from __future__ import annotations
+
 import threading
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 import models
-from models import devices
-from models.centernet import CenterNet
+from models import devices, ready
 from models.engines import Engine, EngineError, Job
-from models.engines.choice import choose
 from pipeline.errors import StageError, UsageError
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import ModelCard, Slot
 from pipeline.settings import InferSettings
 from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
 
-# Of these it is measured which pay, where nobody said how many.
-BATCHES = (1, 2, 4, 8)
+if TYPE_CHECKING:
+    from models.centernet import CenterNet
+    from models.engines.choice import Choice
+    from models.shadow import Shadow
 
 
 class Infer(RoundStage):
-    """A network's process."""
+    """A network's process. It imports torch only where this start needs it: not where an earlier one was the same."""
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._leasing = threading.Lock()
         self._settings = kit.settings.infer
         self._device = choose_device(self._settings.device)
-        on_cuda = self._device.type == "cuda"
+        on_cuda = self._device != "cpu"
         self.lanes = self._settings.workers or (DEVICE_LANES if on_cuda else self._settings.cpu_workers())
+        self._shadow: Shadow | None = None
 
     def prepare(self) -> ModelCard:
+        weights = weights_path(self._settings)
+        try:
+            asked = self._asked()
+            recalled = None if self._settings.shadow else ready.recall(asked, weights, ModelCard)
+        except OSError as error:
+            raise UsageError(f"infer.weights: {error}") from None
+        if recalled:
+            self._engine, card = recalled
+        else:
+            self._engine, card = self._made_anew()
+            ready.remember(asked, weights, self._engine, card)
+        return card
+
+    def _asked(self) -> object:
+        """All of the settings that decide what the engine and its card are."""
+        asked, wanted = self._settings, self.kit.settings.postprocess
+        how = (asked.engine, asked.precision, asked.batch, self._device, self.lanes, asked.cpu_threads())
+        return (asked.model, asked.weights, asked.input_size, *how, wanted.classes, wanted.max_detections)
+
+    def _made_anew(self) -> tuple[Engine, ModelCard]:
+        from models.classes import keep_classes
+
         self.kit.tell("loading the network")
-        network, weights = load_model(self._settings)
+        network = load_model(self._settings)
         spec = network.spec
+        channels = self.kit.settings.postprocess.class_ids(spec.class_names)
+        keep_classes(network, channels)
         width, height = self._settings.input_sides() or (spec.input_width, spec.input_height)
         job = Job(
-            device=str(self._device),
+            device=self._device,
             height=_padded(height, spec.size_multiple),
             width=_padded(width, spec.size_multiple),
             lanes=self.lanes,
             threads=self._settings.cpu_threads(),
-            **self._peaks_there(spec.class_names),
+            # From a device come the best few peaks, for heat maps would be a long way; on a CPU a kernel reads them.
+            top_k=0 if self._device == "cpu" else self.kit.settings.postprocess.max_detections,
         )
-        self._engine, speeds = self._make_engine(network, job)
-        return ModelCard(
+        choice = self._choose(network, job)
+        return choice.engine, ModelCard(
             name=spec.name,
-            weights=weights,
+            weights=spec.weights_file.name if spec.weights_file else "",
             class_names=spec.class_names,
+            channels=channels,
             input_width=width,
             input_height=height,
             padded_width=job.width,
@@ -62,35 +91,47 @@ class Infer(RoundStage):
             stride=spec.stride,
             resize=spec.resize,  # type: ignore[arg-type]
             device=job.device,
-            engine=self._engine.name,
-            engine_speeds=speeds,
-            precision=self._engine.precision,
+            engine=choice.engine.name,
+            engine_speeds=choice.images_per_second,
+            precision=choice.engine.precision,
+            on_precision=choice.on_precision,
             workers=self.lanes,
-            batch=max(self._engine.job.batches),
+            batch=max(choice.engine.job.batches),
             threads=job.threads,
         )
 
-    def _peaks_there(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """From a device come the best few peaks, for heat maps would be a long way; on a CPU a kernel reads them."""
-        if self._device.type == "cpu":
-            return {}
-        wanted = self.kit.settings.postprocess
-        return {"top_k": wanted.max_detections, "class_ids": wanted.class_ids(class_names)}
+    def _choose(self, network: CenterNet, job: Job) -> Choice:
+        from models.engines.choice import BATCHES, choose
 
-    def _make_engine(self, network: CenterNet, job: Job) -> tuple[Engine, dict[str, float]]:
-        """The engine, and for `auto` the images a second of those it was chosen from."""
         name, batch = self._settings.engine, self._settings.batch
         if batch:
             job = replace(job, batches=batches_up_to(batch))
         measured = BATCHES if name == "auto" and batch is None else ()
+        self.kit.tell("making the engine" if name == "auto" else f"making engine {name}")
         try:
-            self.kit.tell("making the engine" if name == "auto" else f"making engine {name}")
-            choice = choose(network, job, self.kit.tell, name=name, batches=measured)
+            choice = choose(
+                network, job, self.kit.tell, name=name, precision=self._settings.precision, batches=measured
+            )
+            if self._settings.shadow:
+                self._cast_shadow(network, choice.engine)
         except EngineError as error:
             raise UsageError(f"infer.engine: {error}") from None
         for problem in choice.problems:
             self.kit.meter.warn(f"left out: {problem}")
-        return choice.engine, choice.images_per_second
+        return choice
+
+    def _cast_shadow(self, network: CenterNet, engine: Engine) -> None:
+        """The same engine in fp32 beside it."""
+        if engine.precision == "fp32":
+            self.kit.meter.warn("infer.shadow: there is nothing to compare, for the network computes in fp32 as it is")
+            return
+        from models.engines import create_engine
+        from models.shadow import Shadow
+
+        self.kit.tell("making the engine in fp32, too")
+        exact = create_engine(engine.name, network, replace(engine.job, precision="fp32", batches=(1,)))
+        self._shadow = Shadow(exact, self._settings.score_threshold)
+        self.kit.meter.figures = self._shadow.figures
 
     def process_round(self, frames: list[Frame]) -> None:
         done = 0
@@ -132,6 +173,9 @@ class Infer(RoundStage):
                 for name, room in self._room(frame).items():
                     room[0] = out[name][number]
         for frame in frames:
+            if self._shadow and frame.header.seq % self._settings.shadow == 0:
+                outputs = {name: frame.array(name)[None] for name in self._engine.names}
+                self._shadow.compare(frame.array("input_rgb"), outputs)
             frame.discard("input_rgb")
 
     def _lease(self, frame: Frame) -> Slot:
@@ -159,7 +203,7 @@ def _padded(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> str:
     """Raises UsageError for a CUDA device that is not there."""
     try:
         return devices.choose_device(name, "infer.device")
@@ -167,15 +211,18 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(str(error)) from None
 
 
-def load_model(settings: InferSettings) -> tuple[CenterNet, str]:
-    """The network with its weights, whose spec says what they are for, and the name of the weights file.
-
-    Raises UsageError for an unknown model and for weights that are not there, not readable or not for it.
-    """
+def weights_path(settings: InferSettings) -> Path:
+    """Raises UsageError for an unknown model and for weights that are not there or, by what they say, not for it."""
     settings.check_model(models.list_models())
     try:
-        network = models.load_model(settings.model, settings.weights)
+        return models.describe_weights(settings.model, settings.weights)[0]
     except models.CheckpointError as error:
         raise UsageError(f"infer.weights: {error}") from None
-    assert network.spec.weights_file is not None
-    return network, network.spec.weights_file.name
+
+
+def load_model(settings: InferSettings) -> CenterNet:
+    """The network with its weights, whose spec says what they are for. Raises UsageError for those that do not fit."""
+    try:
+        return models.load_model(settings.model, settings.weights)
+    except models.CheckpointError as error:
+        raise UsageError(f"infer.weights: {error}") from None

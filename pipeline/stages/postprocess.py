@@ -36,13 +36,15 @@ class Postprocess(Stage):
 
     def begin(self, start: Start) -> None:
         self._model = start.model
+        self._class_of = np.array(start.model.class_of(), np.int32)
         self._usual = self._wanted(self._settings.classes, self._lowest_score)
         self._wanted_of: dict[str, deque[tuple[int, Wanted]]] = {}
         self._ended: dict[str, None] = {}
 
     def _wanted(self, classes: tuple[str, ...], score: float) -> "Wanted":
         class_ids = self._settings.class_ids(self._model.class_names, classes)
-        return Wanted(np.array(class_ids, np.int32), min(score, self._lowest_score))
+        channels = [i for i, class_id in enumerate(self._class_of) if class_id in class_ids]
+        return Wanted(np.array(channels, np.int32), min(score, self._lowest_score))
 
     def stream_started(self, start: StreamStart) -> None:
         """It came past the network: frames before it are still to come."""
@@ -64,29 +66,31 @@ class Postprocess(Stage):
 
     def process(self, frame: Frame) -> None:
         header, model = frame.header, self._model
-        if header.unseen:
+        if not header.is_for_network:
             return
         wanted = self._wanted_for(header)
         geometry = fit_input(header.width, header.height, model.input_width, model.input_height, model.resize)
         place = (model.stride, geometry.affine, header.width, header.height)
         if "candidates" in frame:
-            boxes_xyxy, scores, class_ids = place_candidates(frame.array("candidates"), wanted.lowest_score, *place)
-            of_class = np.isin(class_ids, wanted.class_ids)
-            found = boxes_xyxy[of_class], scores[of_class], class_ids[of_class]
+            boxes_xyxy, scores, channels = place_candidates(frame.array("candidates"), wanted.lowest_score, *place)
+            is_wanted = np.isin(channels, wanted.channels)
+            boxes_xyxy, scores, channels = boxes_xyxy[is_wanted], scores[is_wanted], channels[is_wanted]
         else:
             offset_chw = frame.array("reg") if "reg" in frame else None
             k = self._settings.max_detections
             heatmap_chw, size_chw = frame.array("hm"), frame.array("wh")
-            found = decode_heads(heatmap_chw, size_chw, offset_chw, wanted.class_ids, wanted.lowest_score, k, *place)
+            boxes_xyxy, scores, channels = decode_heads(
+                heatmap_chw, size_chw, offset_chw, wanted.channels, wanted.lowest_score, k, *place
+            )
         if frame.give_back(HEATMAPS):
-            frame.put_detections(Detections.untracked(*found))
+            frame.put_detections(Detections.untracked(boxes_xyxy, scores, self._class_of[channels]))
         else:
             header.failure = NOT_ITS_OWN
             self.kit.meter.tally(f"frames without a result, for {NOT_ITS_OWN}")
 
 
 class Wanted(NamedTuple):
-    """What of a source's peaks becomes detections."""
+    """What of a source's peaks becomes detections: those in these heat maps, from this score on."""
 
-    class_ids: NDArray[np.int32]
+    channels: NDArray[np.int32]
     lowest_score: float

@@ -1,5 +1,12 @@
-"""track: gives detections the ids of their tracks, one tracker for each source. Knows no pixels."""
+"""track: gives detections the ids of their tracks, one tracker for each source. Knows no pixels.
 
+A frame that looks as one before (`infer.still`) takes over here what was found in that, for here they come in order.
+"""
+
+from typing import NamedTuple
+
+from pipeline import still
+from pipeline.flow.detections import Detections
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import EndOfStream, SignalChange, StreamStart
 from pipeline.kernels import compiled
@@ -17,15 +24,19 @@ class Track(Stage):
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.track
+        self._usual_threshold = kit.settings.infer.score_threshold
         self._trackers: dict[str, ByteTracker] = {}
         self._last_seq: dict[str, int] = {}
         self._rates: dict[str, float] = {}
+        self._score_thresholds: dict[str, float] = {}
+        self._computed: dict[str, _Computed] = {}
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")
         compiled(warm_up)
 
     def stream_started(self, start: StreamStart) -> None:
+        self._score_thresholds[start.source_id] = start.score_threshold
         if start.source_id not in self._trackers:
             self._begin(start.source_id, start.seq, start.frames_per_second)
 
@@ -49,10 +60,35 @@ class Track(Stage):
         if frame.header.unseen:
             frame.put_detections(tracker.predicted(frames_elapsed))
             return
+        found = self._found(frame)
+        if found is None:
+            frame.header.failure = f"it looked as frame {frame.header.same_as}, which has no result"
+            return
         self._last_seq[source_id] = seq
-        frame.put_detections(tracker.update(frame.detections(), frames_elapsed))
+        frame.put_detections(tracker.update(found, frames_elapsed))
+
+    def _found(self, frame: Frame) -> Detections | None:
+        """In the frame itself, or in the one that it looks as; None where that had no result."""
+        header = frame.header
+        before = self._computed.get(header.source_id)
+        if header.same_as is not None:
+            return before.found if before and before.seq == header.same_as else None
+        found = frame.detections()
+        if header.audits is None:
+            self._computed[header.source_id] = _Computed(header.seq, found)
+        elif before and before.seq == header.audits:
+            score_threshold = self._score_thresholds.get(header.source_id, self._usual_threshold)
+            header.audit = still.audit(found, before.found, score_threshold)
+        return found
 
     def stream_ended(self, end: EndOfStream) -> None:
-        self._trackers.pop(end.source_id, None)
-        self._last_seq.pop(end.source_id, None)
-        self._rates.pop(end.source_id, None)
+        of_sources = (self._trackers, self._last_seq, self._rates, self._score_thresholds, self._computed)
+        for told in of_sources:
+            told.pop(end.source_id, None)
+
+
+class _Computed(NamedTuple):
+    """What was found in the last frame of a source that others may take over from."""
+
+    seq: int
+    found: Detections

@@ -93,12 +93,11 @@ def json_lines(path: Path) -> list[dict]:
 
 
 def worker_pids(parent_pid: int) -> dict[str, int]:
-    """Worker → pid of those that the command started: "track", "infer:0", "decode:street"."""
+    """Worker → pid of those that the command started: "track", "infer:0", "decode:street"; several may share one."""
     pids = {}
     for pid in children(parent_pid):
-        words = _cmdline(pid)
-        if "pipeline.run.worker" in words:
-            pids[words[-1]] = pid
+        _, _, workers = "\0".join(_cmdline(pid)).partition("pipeline.run.worker\0")
+        pids |= dict.fromkeys(filter(None, workers.split("\0")), pid)
     return pids
 
 
@@ -121,7 +120,7 @@ def _cmdline(pid: int) -> list[str]:
         return []
 
 
-def wait_until(condition, seconds: float = 60, what: str = "the condition") -> None:
+def wait_until(condition, seconds: float = 240, what: str = "the condition") -> None:
     """Poll until `condition()` holds; the bound is only there so that a failure ends."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,8 +1,10 @@
-"""Makes the odd videos of the tests with PyAV (any codec, size, format, time stamps, rotation), and damages them."""
+"""Makes the odd videos of the tests with PyAV (any codec, size, format, time stamps, rotation), damages them, and
+counts their pictures."""
 
+import itertools
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def red_corner(width: int, height: int) -> NDArray[np.uint8]:
 
 def write_video(
     path: Path,
-    pictures_rgb: Sequence[NDArray[np.uint8]],
+    pictures_rgb: Iterable[NDArray[np.uint8]],
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     pts: Sequence[int] | None = None,
@@ -47,12 +49,16 @@ def write_video(
     container_format: str | None = None,
 ) -> Path:
     """`pictures_rgb` (H, W, 3), one each `time_base` unless `pts` says when."""
-    height, width = pictures_rgb[0].shape[:2]
+    pictures = iter(pictures_rgb)
+    first = next(pictures)
+    height, width = first.shape[:2]
     with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=1 / time_base, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = time_base
-        for moment, picture in zip(pts or range(len(pictures_rgb)), pictures_rgb, strict=True):
+        for moment, picture in zip(
+            pts or itertools.count(), itertools.chain([first], pictures), strict=pts is not None
+        ):
             frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
             frame.pts, frame.time_base = moment, time_base
             container.mux(stream.encode(frame))
@@ -75,6 +81,12 @@ def write_picture(path: Path, picture_rgb: NDArray[np.uint8]) -> Path:
     """A PNG or JPEG, as the suffix says."""
     codec, pixel_format = ("png", "rgb24") if path.suffix == ".png" else ("mjpeg", "yuvj420p")
     return write_video(path, [picture_rgb], codec, pixel_format, container_format="image2pipe")
+
+
+def count_pictures(path: Path) -> int:
+    """Of a video that can be read to its end."""
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
 
 
 def turn(path: Path, degrees_clockwise: int) -> Path:

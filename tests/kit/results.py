@@ -18,6 +18,7 @@ def result(
     failure: str | None = None,
     dropped: Drop | None = None,
     predicted: bool = False,
+    taken_from: int | None = None,
     source_id: str = "door",
 ) -> FrameResult:
     """A frame of 640×480 as it comes to an output, with these detections."""
@@ -44,4 +45,5 @@ def result(
         score_threshold=0.3,
         class_names=("person", "dog"),
         frames_per_second=10.0,
+        taken_from=taken_from,
     )

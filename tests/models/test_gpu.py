@@ -50,7 +50,7 @@ def test_an_engine_on_a_gpu_gives_the_heads_of_the_cpu(name, batch) -> None:
 
 
 def test_recordings_do_not_disturb_each_other() -> None:
-    engine = create_engine("cuda_graphs", load_model("mobilenetv3"), Job("cuda", lanes=2, top_k=10, class_ids=(0, 2)))
+    engine = create_engine("cuda_graphs", load_model("mobilenetv3"), Job("cuda", lanes=2, top_k=10))
     images = [np.full((1, 512, 512, 3), value, np.uint8) for value in range(0, 250, 10)]
 
     def candidates(image: np.ndarray) -> np.ndarray:

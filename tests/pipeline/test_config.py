@@ -55,6 +55,9 @@ WRONG = {
         "infer.score_threshold: got 1.5, allowed is a number at least 0.0 and at most 1.0",
     ),
     "below the range": ("infer.threads=0", "infer.threads: got 0, allowed is a whole number at least 1"),
+    "no frame in a row": ("infer.still=0", "infer.still: got 0, allowed is a whole number at least 1"),
+    "a word for frames in a row": ("infer.still=true", "infer.still: got true, allowed is a whole number"),
+    "part of a frame": ("infer.still_audit=0.1", "infer.still_audit: got 0.1, allowed is a whole number at least 1"),
     "not one of": ("queue.policy=drop", "queue.policy: got 'drop', allowed is auto or block or latest"),
     "not a device": ("infer.device=tpu", "infer.device: got 'tpu', allowed is auto, cpu, cuda or cuda:N"),
     "text for a number": ("queue.capacity=many", "queue.capacity: got 'many', allowed is a whole number"),
@@ -64,6 +67,28 @@ WRONG = {
     "a key below a value": ("infer.model.x=1", "infer.model"),
     "no uri": ("sources.a={realtime: true}", "sources.a.uri: is required"),
     "a wrong video suffix": ("deliver.video=x.gif", "deliver.video: got 'x.gif', allowed is a path that ends in"),
+    "an encoder that there is not": (
+        "deliver.encoder.codec=h265",
+        "deliver.encoder.codec: got 'h265', allowed is auto or libx264 or h264_nvenc or h264_qsv",
+    ),
+    "a preset that there is not": (
+        "deliver.encoder.preset=warp",
+        "deliver.encoder.preset: got 'warp', allowed is ultrafast or superfast",
+    ),
+    "a quality beyond H.264's": (
+        "deliver.encoder.quality=0",
+        "deliver.encoder.quality: got 0, allowed is a whole number at least 1 and at most 51",
+    ),
+    "a key that an encoder has not": (
+        "deliver.encoder.crf=20",
+        "deliver.encoder.crf: no such key; allowed here: codec, preset, quality",
+    ),
+    "a group of what has no one process": (
+        "run.groups=[[infer, track]]",
+        "run.groups.0.0: got 'infer', allowed is gather or postprocess or track or deliver",
+    ),
+    "a stage in two groups": ("run.groups=[[track, deliver], [gather, track]]", "groups name track twice"),
+    "groups of threads": ("run={placement: threads, groups: [[track, deliver]]}", "groups are of processes"),
     "thresholds the wrong way round": ("track={low_score: 0.9}", "low_score 0.9 must not exceed"),
 }
 

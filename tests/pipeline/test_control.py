@@ -225,12 +225,12 @@ def test_whatever_the_check_refuses_is_not_added() -> None:
     assert run.asked == []
 
 
-def test_on_a_device_no_class_is_asked_for_that_is_not_searched_for() -> None:
+def test_no_class_is_asked_for_that_is_not_computed() -> None:
     run = Remembered("gate")
-    run.state.model = msgspec.structs.replace(CARD, device="cuda")
+    run.state.model = msgspec.structs.replace(CARD, channels=(1,))
     run.settings = Settings(postprocess=PostprocessSettings(classes=("car",)))
-    assert told(run, Tune("gate", classes=("person",))).endswith("searched for: car")
-    assert told(run, Tune("gate", classes=())).endswith("searched for: car")
+    assert "the run was started with are computed: car; start it" in told(run, Tune("gate", classes=("person",)))
+    assert "the run was started with are computed: car; start it" in told(run, Tune("gate", classes=()))
     Desk(run, nothing_wrong).do(Tune("gate", classes=("car",)))
 
 

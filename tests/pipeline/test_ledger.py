@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.flow.fates import DELIVERED, FAILED, FATES, LATE, NEWER, UNHEARD, Drop
+from pipeline.flow.fates import DELIVERED, FAILED, FATES, LATE, LOST, NEWER, UNHEARD, Drop
 from pipeline.flow.ledger import LAST_TOLD, Ledger, Page, create_ledger
+from pipeline.flow.messages import Audit
 from tests.kit.places import ROOT
 
 PLACES = 3
@@ -33,6 +34,23 @@ def test_a_page_adds_up(ledger) -> None:
     page = ledger.page(1)
     assert page == Page(captured=10, delivered=3, failed=1, dropped={NEWER: 2, LATE: 1})
     assert page.dropped_frames == 3 and page.in_flight == 3
+
+
+def test_what_was_taken_over_and_audited_is_on_the_page_and_pages_add_up(ledger) -> None:
+    ledger.tell_taken_over(1)
+    ledger.tell_taken_over(1)
+    ledger.tell_audit(1, Audit(objects=5, missed=1))
+    ledger.tell_audit(1, Audit(objects=0, missed=0))
+    page = ledger.page(1)
+    assert page == Page(taken_over=2, audits=2, audited_objects=5, missed_objects=1) and ledger.page(0) == Page()
+    both = page.plus(Page(3, 2, 1, {LATE: 1}, 1, 1, 4, 2))
+    assert both == Page(3, 2, 1, {LATE: 1}, 3, 3, 9, 3)
+
+
+def test_frames_without_result_are_those_that_failed_or_were_lost(ledger) -> None:
+    for seq, fate in enumerate((DELIVERED, NEWER, LATE, FAILED, LOST["track"], UNHEARD)):
+        ledger.tell(1, fate, seq)
+    assert (ledger.without_result(0), ledger.without_result(1)) == (0, 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, PLACES - 1), st.sampled_from(FATES)), max_size=50))

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from pipeline.flow.messages import Limits
+from pipeline.flow.messages import Limits, ModelCard
 from pipeline.run.plan import IN_HAND, Plan
 from pipeline.settings import MOST_SOURCES, InferSettings, QueueSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
@@ -17,8 +18,8 @@ def plan(sources: int = 1, capacity: int = 1, **infer) -> Plan:
     return Plan(Settings(sources=named, infer=InferSettings(**infer), queue=QueueSettings(capacity=capacity)))
 
 
-def card(workers: int, batch: int = 1):
-    return type(CARD)(*(getattr(CARD, name) for name in CARD.__struct_fields__[:-3]), workers, 1, batch)
+def card(workers: int, batch: int = 1) -> ModelCard:
+    return replace(CARD, workers=workers, batch=batch)
 
 
 def test_each_stage_has_a_worker_and_each_source_a_decoder() -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import OutputError, UsageError
 from pipeline.flow.fates import NEWER
 from pipeline.flow.messages import Outage, SignalChange
 from pipeline.flow.results import FrameResult
+from pipeline.run.launch import WORKER_ENVIRONMENT
 from pipeline.sinks import Sink
 from pipeline.sinks.jsonl import JsonLine, JsonLinesSink, JsonSignal
 from pipeline.sinks.mot import MotSink
@@ -67,8 +68,9 @@ def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
         result(seq=1, failure="no answer\nin 5 s"),
         result(seq=2, dropped=NEWER),
         result([CONFIRMED], seq=3, predicted=True),
+        result([CONFIRMED], seq=4, taken_from=0),
     ]
-    ok, failed, dropped, predicted = json_lines(tmp_path / "out.jsonl", *frames)
+    ok, failed, dropped, predicted, still = json_lines(tmp_path / "out.jsonl", *frames)
     keys = [
         "schema",
         "kind",
@@ -95,6 +97,7 @@ def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
         [],
     )
     assert list(predicted) == [*keys[:10], "predicted", *keys[10:]]
+    assert list(still) == [*keys[:10], "from", *keys[10:]] and (still["status"], still["from"]) == ("ok", 0)
     assert (predicted["status"], predicted["predicted"], len(predicted["objects"])) == ("ok", True, 1)
     assert (ok["schema"], ok["kind"], ok["captured_unix"], ok["latency_ms"]) == (2, "frame", 1767225600.123457, 41.235)
 
@@ -122,7 +125,8 @@ def test_the_example_in_the_documentation_is_what_is_written() -> None:
     assert kinds == [JsonLine, JsonLine, JsonLine, JsonSignal, JsonSignal]
     for example, kind in zip(examples, kinds, strict=True):
         assert msgspec.json.encode(msgspec.json.decode(example, type=kind)).decode() == example
-    for key in (*JsonLine.__struct_fields__, *JsonSignal.__struct_fields__, *Outage.__struct_fields__):
+    kinds_of_line = (JsonLine, JsonSignal, Outage)
+    for key in (name for kind in kinds_of_line for name in kind.__struct_encode_fields__):
         assert f"`{key}`" in text
 
 
@@ -281,6 +285,40 @@ def test_a_recording_in_segments_loses_no_picture(tmp_path: Path, times_seconds:
     assert [[round(seconds, 2) for seconds, _ in file] for file in found] == segments
     for number, (_, image) in enumerate(frame for file in found for frame in file):
         assert_shows(image, number)
+
+
+SEGMENTS_SIDE_BY_SIDE = """
+import re, sys, threading
+images = [np.random.default_rng(i).integers(0, 255, (240, 320, 3), np.uint8) for i in range(4)]
+together = threading.Barrier(9)
+
+def record(number):
+    sink = VideoSink(f"{sys.argv[1]}/{number}.mkv", 5, 2.0)
+    for seq in range(11 * 17):
+        if seq % 11 == 0:  # the file of each is full, and the next picture begins another
+            together.wait()
+            together.wait()
+        sink.write(result(seq=seq, seconds=seq / 5), images[seq % 4])
+
+threads = [threading.Thread(target=record, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for segment in range(17):
+    together.wait()
+    print(re.search(r"RssAnon:\\s+([0-9]+)", open("/proc/self/status").read())[1])
+    together.wait()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_files_made_anew_side_by_side_take_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WORKER_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    told = run_python(SEGMENTS_SIDE_BY_SIDE, str(tmp_path), capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    memory_mb = [int(kibibytes) / 1024 for kibibytes in told.stdout.split()]
+    assert len(list(tmp_path.iterdir())) > 8 * 15 and memory_mb[16] < memory_mb[1] + 6  # 15 where it is kept
 
 
 def test_a_segment_has_the_size_of_its_own_pictures_and_leaves_other_files_alone(tmp_path: Path) -> None:

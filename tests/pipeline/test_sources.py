@@ -495,3 +495,11 @@ def test_realtime_shows_pictures_again_after_a_gap_where_h264_has_one_key_frame(
     assert len(seen) >= 95  # a decoder that recovers may keep a picture or two
     gap = [index for index, frame in enumerate(seen) if isinstance(frame, late.LeftOut)]
     assert gap and any(isinstance(frame, CapturedFrame) for frame in seen[gap[-1] :])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_decoder_has_the_threads_it_is_given(threads: int, tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.mp4", media.noise(3, 64, 48))
+    with open_source(SourceSettings(uri=str(path), decoder_threads=threads), "door") as source:
+        assert source._reader.stream.codec_context.thread_count == threads
+        assert len(list(frames_of(source))) == 3

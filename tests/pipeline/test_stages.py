@@ -1,11 +1,13 @@
 """postprocess and track with their real parts: each source has what it asked for, and a gap is a gap."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from pipeline.flow.detections import Detections
 from pipeline.flow.frame import NOT_ITS_OWN, Frame
-from pipeline.flow.messages import Outage, SignalChange, Start
+from pipeline.flow.messages import Audit, Outage, SignalChange, Start
+from pipeline.settings import PostprocessSettings
 from pipeline.stage import FRAMES, HEATMAPS
 from pipeline.stages.postprocess import Postprocess
 from pipeline.stages.track import Track
@@ -57,6 +59,23 @@ def test_peaks_become_detections_and_the_heat_maps_slot_is_free(postprocess, ben
     assert bench.leased(HEATMAPS) == 0 and bench.leased(FRAMES) == 1 and "hm" not in frame
 
 
+def test_where_only_some_heat_maps_are_computed_the_classes_keep_their_numbers(bench) -> None:
+    names = ("bus", "person", "dog", "car")
+    wanted = PostprocessSettings(classes=("car", "person"))
+    bench.settings = msgspec.structs.replace(bench.settings, postprocess=wanted)
+    stage = Postprocess(bench.kit())
+    stage.prepare()
+    stage.begin(Start(msgspec.structs.replace(CARD, class_names=names, channels=(1, 3)), LIMITS, []))
+    assert found(stage, with_heads(bench)) == [(1, 0.9), (3, 0.5)]
+    stage.stream_started(start_of(classes=("car",)))
+    assert found(stage, with_heads(bench, 1)) == [(3, 0.5)]
+    candidates = bench.frame(2, width=512, height=512)
+    slot = candidates.header.leases[0]
+    rows = [(0, 0, 9, 9, 0.9, 0), (0, 0, 9, 9, 0.5, 1)]
+    candidates.place("candidates", slot, "float32", (2, 6))[:] = rows
+    assert found(stage, candidates) == [(3, 0.5)]
+
+
 def test_each_source_gets_the_classes_that_it_asked_for(postprocess, bench) -> None:
     postprocess.stream_started(start_of("door", 0, classes=("car",)))
     postprocess.stream_started(start_of("yard", 1, classes=("person",)))
@@ -89,6 +108,12 @@ def test_heat_maps_that_were_given_to_another_frame_meanwhile_are_no_result(post
 
 def test_what_nobody_looked_at_has_nothing_found(postprocess, bench) -> None:
     frame = bench.frame(0, unseen=True)
+    postprocess.process(frame)
+    assert "scores" not in frame and frame.header.failure is None
+
+
+def test_what_looks_as_another_frame_has_nothing_found_here(postprocess, bench) -> None:
+    frame = bench.frame(1, same_as=0)
     postprocess.process(frame)
     assert "scores" not in frame and frame.header.failure is None
 
@@ -171,3 +196,67 @@ def test_time_without_a_signal_is_a_gap_like_one_of_frames(state: str, ids: list
     assert walked(track, bench, *range(5))[-1] == 1
     track.signal_changed(outage(state, 60.0, 5))
     assert walked(track, bench, 5, 6, 7)[-1:] == ids
+
+
+# --- what stands still -----------------------------------------------------------------------------------------------
+
+
+def tracked(track: Track, bench: Bench, seq: int, found: Detections | None = None, **header: object) -> Frame:
+    frame = bench.frame(seq, **header)
+    if found is not None:
+        frame.put_detections(found)
+    track.process(frame)
+    return frame
+
+
+def test_what_was_found_in_another_frame_is_taken_over_with_its_tracks(track, bench) -> None:
+    track.stream_started(start_of())
+    tracked(track, bench, 0, person(100))
+    tracked(track, bench, 1, person(104))
+    frames = [tracked(track, bench, seq, same_as=1) for seq in (2, 3, 4)]
+    for frame in frames:
+        detections = frame.detections()
+        np.testing.assert_array_equal(detections.boxes_xyxy, person(104).boxes_xyxy)
+        assert detections.track_ids.tolist() == [1] and frame.header.failure is None
+
+
+def test_nothing_found_is_taken_over_as_such(track, bench) -> None:
+    tracked(track, bench, 0, Detections.empty())
+    frame = tracked(track, bench, 1, same_as=0)
+    assert len(frame.detections()) == 0 and frame.header.failure is None
+
+
+@pytest.mark.parametrize("how", ["failed", "lost", "with an earlier track"])
+def test_what_has_no_result_cannot_be_taken_over_and_is_no_empty_scene(how: str, track, bench) -> None:
+    if how != "with an earlier track":
+        tracked(track, bench, 0, person(100))  # frame 1 was lost, or failed: track sees nothing of it
+    frame = tracked(track, bench, 2, same_as=1)
+    assert frame.header.failure == "it looked as frame 1, which has no result" and "scores" not in frame
+    assert tracked(track, bench, 3, person(100)).header.failure is None
+
+
+def test_each_source_takes_over_from_its_own_frames(track, bench) -> None:
+    tracked(track, bench, 0, person(100))
+    tracked(track, bench, 0, Detections.empty(), source_id="yard", place=1)
+    assert len(tracked(track, bench, 1, same_as=0).detections()) == 1
+    assert len(tracked(track, bench, 1, same_as=0, source_id="yard", place=1).detections()) == 0
+
+
+def test_an_audit_tells_what_would_be_missed_and_has_its_own_result(track, bench) -> None:
+    track.stream_started(start_of(score_threshold=0.8))
+    tracked(track, bench, 0, Detections.empty())
+    audited = tracked(track, bench, 1, person(100), audits=0)
+    assert audited.header.audit == Audit(1, 1) and len(audited.detections()) == 1
+    assert len(tracked(track, bench, 2, same_as=0).detections()) == 0  # as it would be without the audit
+    track.stream_started(start_of(seq=3, score_threshold=0.95))
+    assert tracked(track, bench, 3, person(100), audits=0).header.audit == Audit(0, 0)
+
+
+def test_an_audit_of_what_has_no_result_tells_nothing(track, bench) -> None:
+    assert tracked(track, bench, 2, person(100), audits=1).header.audit is None
+
+
+def test_of_a_source_that_has_ended_nothing_is_taken_over(track, bench) -> None:
+    tracked(track, bench, 0, person(100))
+    track.stream_ended(end_of(1))
+    assert tracked(track, bench, 1, same_as=0).header.failure

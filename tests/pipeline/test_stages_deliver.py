@@ -1,10 +1,8 @@
 """deliver: every frame's fate is counted, each output gets what is its own, and a lost signal is shown."""
 
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from pipeline.flow.detections import Detections
 from pipeline.flow.fates import LOST, NEWER, NO_OUTPUT
 from pipeline.flow.frame import Frame
 from pipeline.flow.ledger import Page
-from pipeline.flow.messages import SignalChange, Start
+from pipeline.flow.messages import Audit, SignalChange, Start
 from pipeline.outputs import WAITING_FRAMES
 from pipeline.settings import DeliverSettings, SourceSettings
 from pipeline.sinks import Sink
@@ -21,6 +19,7 @@ from pipeline.stages import deliver
 from pipeline.stages.deliver import Deliver
 from tests.kit.bench import CARD, LIMITS, Bench, end_of, header_of, json_lines, live, signal_of, start_of
 from tests.kit.harness import wait_until
+from tests.kit.media import count_pictures
 
 SOURCES = {name: SourceSettings(uri="x") for name in ("door", "yard")}
 
@@ -73,6 +72,21 @@ def test_every_frame_has_a_fate_and_a_line(tmp_path) -> None:
     assert (lines[3]["stage"], lines[3]["reason"]) == ("gather", NEWER.reason)
     assert delivery.page() == Page(4, 2, 1, {NEWER: 1}) and delivery.page().in_flight == 0
     assert bench.leased() == 0
+
+
+def test_what_took_over_says_so_in_its_line_and_is_counted_with_the_audits(tmp_path) -> None:
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"))
+    capture(delivery.bench, 5)
+    delivery.stage.stream_started(start_of())
+    failed = delivery.bench.frame(3, same_as=2, failure="it looked as frame 2, which has no result")
+    audited = delivery.bench.result(4, audits=0, audit=Audit(3, 1))
+    delivery.process(*[delivery.bench.result(seq, same_as=0) for seq in (1, 2)], failed, audited)
+    delivery.close()
+    lines = json_lines(tmp_path / "o.jsonl")
+    assert [(line["seq"], line["status"], line.get("from")) for line in lines] == [
+        (1, "ok", 0), (2, "ok", 0), (3, "failed", None), (4, "ok", None)
+    ]  # fmt: skip
+    assert delivery.page() == Page(5, 3, 1, {}, taken_over=2, audits=1, audited_objects=3, missed_objects=1)
 
 
 def test_without_outputs_a_frame_is_delivered_as_it_comes() -> None:
@@ -177,7 +191,7 @@ def test_a_source_has_ended_when_its_own_outputs_are_closed(tmp_path) -> None:
 
     wait_until(has_ended, what="the end of the source")
     assert delivery.bench.ended == ["door"]
-    assert pictures(tmp_path / "door.mp4") == 3
+    assert count_pictures(tmp_path / "door.mp4") == 3
     delivery.close()
 
 
@@ -187,11 +201,6 @@ def test_a_source_without_a_frame_that_ended_well_is_an_empty_file(tmp_path) -> 
     delivery.stage.stream_ended(end_of(0))
     delivery.close()
     assert json_lines(tmp_path / "o.jsonl") == [] and delivery.bench.ended == ["door"]
-
-
-def pictures(path: Path) -> int:
-    with av.open(str(path)) as video:
-        return sum(1 for _ in video.decode(video=0))
 
 
 def test_who_comes_after_a_lost_one_goes_on_in_the_lines_and_begins_another_video(tmp_path) -> None:
@@ -208,9 +217,9 @@ def test_who_comes_after_a_lost_one_goes_on_in_the_lines_and_begins_another_vide
     second.process(*[second.bench.result(seq, picture=True) for seq in (3, 4)])
     second.close()
     assert [line["seq"] for line in json_lines(tmp_path / "o.jsonl")] == [0, 1, 2, 3, 4]
-    assert pictures(tmp_path / "o.1.mp4") == 2
+    assert count_pictures(tmp_path / "o.1.mp4") == 2
     first.close()
-    assert pictures(tmp_path / "o.mp4") == 3
+    assert count_pictures(tmp_path / "o.mp4") == 3
     assert second.page() == Page(5, 5)
 
 

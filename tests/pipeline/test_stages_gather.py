@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.flow.fates import LATE, NEWER
+from pipeline.flow.fates import LATE, LOST, NEWER
 from pipeline.flow.frame import Frame, Message
 from pipeline.flow.messages import Free, Limits, Start
 from pipeline.settings import InferSettings, QueueSettings
@@ -162,3 +162,144 @@ def test_a_sources_policy_may_change(queue, bench) -> None:
     queue.take(start_of(seq=2), bench.frame(2), bench.frame(3))
     assert [m for m in queue.passing() if not isinstance(m, str)] == [("door", 0)] and queue.stage.depth == 3
     assert bench.pools[FRAMES].leased(0, 40) == 3
+
+
+# --- what stands still -----------------------------------------------------------------------------------------------
+
+STILL = InferSettings(still=3, still_audit=None)
+
+
+def scene_of(settings: InferSettings = STILL) -> tuple[Queue, Bench]:
+    bench = Bench(slots=40, infer=settings)
+    return Queue(bench), bench
+
+
+def picture(bench: Bench, seq: int, level: int = 127, source_id: str = "door", place: int = 0) -> Frame:
+    frame = bench.frame(seq, source_id, place, input_side=64)
+    frame.array("input_rgb")[20:50, 20:32] = level  # 127 is the background's
+    return frame
+
+
+def taken_over(queue: Queue) -> dict[int, int | None]:
+    """Seqs of the frames that went past the network, with the frame that each looks as."""
+    return {m.header.seq: m.header.same_as for m in queue.stage.passing() if isinstance(m, Frame)}
+
+
+def test_what_looks_as_the_last_computed_frame_goes_past_the_network_at_once() -> None:
+    queue, bench = scene_of()
+    queue.take(start_of(), picture(bench, 0))
+    queue.free()
+    assert queue.given() == [(INFER, [("door", 0)])]
+    frame = picture(bench, 1)
+    queue.take(frame)  # no lane is free
+    assert taken_over(queue) == {1: 0} and queue.stage.depth == 0
+    assert "input_rgb" not in frame and bench.leased() == 2  # it is a frame on its way as any other
+
+
+def test_so_many_take_over_in_a_row_and_what_changed_is_computed() -> None:
+    queue, bench = scene_of()
+    queue.free(9)
+    given = []
+    queue.take(start_of())
+    for seq, level in enumerate([127, 127, 127, 127, 127, 127, 200, 200]):
+        queue.take(picture(bench, seq, level))
+        given += [seq for _, frames in queue.given() for _, seq in frames]
+    assert given == [0, 4, 6] and taken_over(queue) == {1: 0, 2: 0, 3: 0, 5: 4, 7: 6}
+
+
+def test_what_waits_behind_another_is_looked_at_when_its_turn_comes() -> None:
+    """And compared with what was computed by then, so that all come in order."""
+    queue, bench = scene_of()
+    queue.take(start_of(), *[picture(bench, seq) for seq in range(3)], picture(bench, 3, 200), picture(bench, 4, 200))
+    assert queue.given() == [] and taken_over(queue) == {}
+    queue.free(2)
+    assert queue.given() == [(INFER, [("door", 0)]), (INFER, [("door", 3)])]
+    queue.free()
+    assert queue.given() == [] and taken_over(queue) == {1: 0, 2: 0, 4: 3} and queue.stage.depth == 0
+
+
+def test_nothing_goes_past_a_frame_of_its_source_that_waits() -> None:
+    """That one will have been computed last when the other is tracked."""
+    queue, bench = scene_of()
+    queue.take(start_of(), picture(bench, 0))
+    queue.free()
+    assert queue.given() == [(INFER, [("door", 0)])]
+    queue.take(picture(bench, 1, 200), picture(bench, 2))
+    assert taken_over(queue) == {} and queue.stage.depth == 2
+    queue.free(2)
+    assert queue.given() == [(INFER, [("door", 1)]), (INFER, [("door", 2)])]
+
+
+def test_a_round_of_several_holds_what_is_computed_only() -> None:
+    bench = Bench(slots=40, infer=STILL)
+    queue = Queue(bench, size=8)
+    queue.take(start_of("door", 0), start_of("yard", 1))
+    queue.take(*[picture(bench, seq) for seq in range(3)], *[picture(bench, seq, 9, "yard", 1) for seq in range(3)])
+    queue.free()
+    assert queue.given() == [(INFER, [("door", 0), ("yard", 0)])]
+    assert sorted(queue.passing()[2:]) == [("door", 1), ("door", 2), ("yard", 1), ("yard", 2)]
+
+
+def test_what_was_dropped_before_the_network_is_nothing_to_take_over_from() -> None:
+    queue, bench = scene_of()
+    queue.free()
+    queue.take(live(), picture(bench, 0))
+    assert queue.given() == [(INFER, [("door", 0)])]
+    queue.take(picture(bench, 1, 200), picture(bench, 2, 200), picture(bench, 3, 200))  # no lane is free
+    assert taken_over(queue) == {1: None, 2: None}
+    queue.free()
+    assert queue.given() == [(INFER, [("door", 3)])]
+    queue.take(picture(bench, 4, 200))
+    assert taken_over(queue) == {4: 3}
+
+
+@pytest.mark.parametrize(
+    "word", [start_of(seq=2, classes=("car",)), signal_of("lost", seq=2)], ids=["what is wanted", "a signal"]
+)
+def test_after_a_word_of_its_source_a_frame_is_computed(word) -> None:
+    queue, bench = scene_of()
+    queue.free(4)
+    queue.take(start_of(), picture(bench, 0))
+    assert queue.given()
+    queue.take(word, picture(bench, 1), picture(bench, 2))
+    assert queue.given() == [(INFER, [("door", 2)])] and taken_over(queue) == {1: 0}
+
+
+def test_after_a_frame_without_result_one_is_computed() -> None:
+    queue, bench = scene_of()
+    queue.free(4)
+    queue.take(start_of(), picture(bench, 0))
+    assert queue.given()
+    bench.ledger.tell(0, LOST["infer"], 0)
+    queue.take(picture(bench, 1))
+    assert queue.given() == [(INFER, [("door", 1)])]
+    queue.take(picture(bench, 2))
+    assert taken_over(queue) == {2: 1}
+
+
+def test_an_audited_frame_is_computed_and_nothing_is_taken_over_from_it() -> None:
+    queue, bench = scene_of(InferSettings(still=9, still_audit=2))
+    queue.free(9)
+    queue.take(start_of())
+    audits = []
+    for seq in range(6):
+        queue.take(picture(bench, seq))
+        audits += [(f.header.seq, f.header.audits) for _, frames in queue.stage.rounds() for f in frames]
+    assert audits == [(0, None), (2, 0), (4, 0)] and taken_over(queue) == {1: 0, 3: 0, 5: 0}
+
+
+def test_a_source_that_comes_again_takes_nothing_over_from_the_one_before() -> None:
+    queue, bench = scene_of()
+    queue.free(4)
+    queue.take(start_of(), picture(bench, 0))
+    assert queue.given()
+    queue.take(end_of(1))
+    assert not queue.stage._scenes  # a hundred kilobytes each
+    queue.take(start_of(), picture(bench, 0))
+    assert queue.given() == [(INFER, [("door", 0)])]
+
+
+def test_where_nobody_asked_no_frame_is_looked_at(queue, bench) -> None:
+    queue.free(4)
+    queue.take(start_of(), picture(bench, 0), picture(bench, 1))
+    assert [seq for _, frames in queue.given() for _, seq in frames] == [0, 1]

@@ -72,7 +72,7 @@ def test_heads_lie_in_a_slot_leased_for_their_frame(network) -> None:
     (frame,) = network.frames(1)
     network.process([frame])
     assert frame.header.failure is None and "input_rgb" not in frame
-    assert frame.array("hm").shape == (80, 16, 16) and frame.array("wh").shape == (4, 16, 16)
+    assert frame.array("hm").shape == (1, 16, 16) and frame.array("wh").shape == (4, 16, 16)
     assert [slot.pool for slot in frame.header.leases] == [FRAMES, HEATMAPS]
     (held,) = network.bench.pools[HEATMAPS].held_by(2)
     assert (held.slot, held.place, held.seq) == (frame.header.leases[1], 0, 0)
@@ -140,3 +140,41 @@ def test_without_a_slot_for_its_heat_maps_a_frame_fails(network) -> None:
 @pytest.mark.parametrize(("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 2, 4)), (6, (1, 2, 4, 6))])
 def test_every_round_falls_into_few_steps(largest: int, sizes: tuple[int, ...]) -> None:
     assert batches_up_to(largest) == sizes
+
+
+def test_every_so_many_frames_are_computed_in_fp32_too(monkeypatch) -> None:
+    monkeypatch.setattr("models.engines.eager.Eager.precisions", classmethod(lambda cls, device: ("fp16", "fp32")))
+    settings = InferSettings(
+        engine="eager", precision="fp16", input_size=f"{SIDE}x{SIDE}", batch=2, workers=1, threads=1, shadow=2
+    )
+    bench = Bench(infer=settings)
+    stage = Infer(bench.kit(HEATMAPS))
+    assert stage.prepare().precision == "fp16"
+    frames = [bench.frame(seq, input_side=SIDE) for seq in range(5)]
+    for some in (frames[:2], frames[2:4], frames[4:]):
+        stage.process_round(some)
+    assert [frame.header.failure for frame in frames] == [None] * 5
+    figures = bench.meter.report(0, 0.0).figures
+    assert figures["shadow_frames"] == 3 and figures["shadow_objects"] == figures["shadow_missed"] == 0
+    assert all("hm" in frame and "input_rgb" not in frame for frame in frames)
+
+
+def test_a_shadow_of_fp32_is_told_to_be_none() -> None:
+    settings = InferSettings(
+        engine="eager", precision="fp32", input_size=f"{SIDE}x{SIDE}", batch=1, workers=1, threads=1, shadow=2
+    )
+    bench = Bench(infer=settings)
+    Infer(bench.kit(HEATMAPS)).prepare()
+    report = bench.meter.report(0, 0.0)
+    assert report.figures == {} and any("nothing to compare" in text for text in report.warnings)
+
+
+def test_only_the_wanted_heat_maps_are_computed() -> None:
+    settings = InferSettings(engine="eager", input_size=f"{SIDE}x{SIDE}", batch=1, workers=1, threads=1)
+    bench = Bench(infer=settings, postprocess=PostprocessSettings(classes=("car", "person")))
+    stage = Infer(bench.kit(HEATMAPS))
+    card = stage.prepare()
+    assert card.channels == (0, 2) and len(card.class_names) == 80
+    frame = bench.frame(0, input_side=SIDE)
+    stage.process_round([frame])
+    assert frame.array("hm").shape == (2, 16, 16)

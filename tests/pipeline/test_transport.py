@@ -8,7 +8,7 @@ import time
 import pytest
 import zmq
 
-from pipeline.flow.transport import HIGH_WATER_MARK, Bell, RunKey, Transport
+from pipeline.flow.transport import HIGH_WATER_MARK, Bell, Context, RunKey, Transport
 from tests.kit.harness import wait_until
 
 
@@ -38,6 +38,20 @@ def test_a_queue_keeps_order_and_loses_nothing(transport) -> None:
     assert all(sender.send([text]) for text in numbered(0, 500))
     assert received(receiver, 500) == numbered(0, 500)
     assert receiver.receive(0.05) is None
+
+
+def test_who_shares_a_process_sends_past_the_kernel_and_others_do_as_ever(tmp_path) -> None:
+    endpoint, key = f"ipc://{tmp_path}/queue", RunKey.new()
+    context = Context()
+    here, beside, elsewhere = Transport(context, key), Transport(context, key), Transport(key=key)
+    receiver = here.receiver(endpoint, has_mates=True)
+    for transport, is_mate in ((beside, True), (elsewhere, False)):
+        sender = transport.sender(endpoint, is_mate=is_mate)
+        assert all(sender.send([text]) for text in numbered(0, 50))
+        assert received(receiver, 50) == numbered(0, 50)
+    for transport in (elsewhere, beside, here):
+        transport.close()
+    context.term()
 
 
 def test_the_parts_of_a_message_stay_together_whoever_sends(transport) -> None:

@@ -163,6 +163,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(begun, begun_copy) -> None:
     load_model("mobilenetv3", begun_copy / "last.safetensors")
 
 
+@pytest.mark.thorough
 def test_a_loss_that_is_no_number_stops_the_training(begun, begun_copy) -> None:
     settings = (*TINY, "schedule.epochs=30", "optimiser.learning_rate=1.0e+2")
     done = train(begun_copy, *settings, arguments=("--resume",))
@@ -197,6 +198,7 @@ def on(data: Path) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.thorough
 def test_images_that_cannot_be_read_are_counted_and_too_many_end_it(data, tmp_path) -> None:
     image = next((data / "images").iterdir())
     image.write_bytes(image.read_bytes()[:100])

@@ -37,23 +37,24 @@ ALLOWED = [
     # each knows its own domain
     ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
     ("pipeline.tracker", {"pipeline.kernels", "pipeline.flow.detections", "pipeline.settings"}),
+    ("pipeline.still", {"pipeline.kernels", "pipeline.flow.detections", "pipeline.flow.messages"}),
     ("pipeline.sources", BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "av"}),
     ("pipeline.overlay", {"pipeline.flow.results", "pipeline.flow.detections", "cv2"}),
     (
         "pipeline.sinks",
         {
             *("configs.uri", "pipeline.sinks", "pipeline.flow.results", "pipeline.flow.detections", "pipeline.errors"),
-            *("pipeline.flow.messages", "av", "cv2"),
+            *("pipeline.flow.messages", "pipeline.settings", "av", "cv2"),
         },
     ),
     ("pipeline.outputs", {"pipeline.errors", "pipeline.sinks", FLOW}),
     # the stages, none of which knows another, or who runs it
     ("pipeline.stage", BASE | {FLOW}),
     ("pipeline.stages.decode", STAGE | {"pipeline.sources"}),
-    ("pipeline.stages.gather", STAGE),
-    ("pipeline.stages.infer", STAGE | {"models", "torch"}),
+    ("pipeline.stages.gather", STAGE | {"pipeline.kernels", "pipeline.still"}),
+    ("pipeline.stages.infer", STAGE | {"models"}),
     ("pipeline.stages.postprocess", STAGE | {"pipeline.geometry", "pipeline.kernels"}),
-    ("pipeline.stages.track", STAGE | {"pipeline.kernels", "pipeline.tracker"}),
+    ("pipeline.stages.track", STAGE | {"pipeline.kernels", "pipeline.still", "pipeline.tracker"}),
     ("pipeline.stages.deliver", STAGE | {"pipeline.outputs", "pipeline.overlay", "pipeline.sinks"}),
     ("pipeline.stages", set()),
     # a run, from outside and from inside
@@ -64,17 +65,31 @@ ALLOWED = [
     ("pipeline.run.lanes", set()),
     ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
     ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control", "pipeline.sources"}),
+    ("pipeline.profile.model", {"pipeline.stage"}),
+    ("pipeline.profile.chrome", {"pipeline.profile.frames", "pipeline.sinks.trace", "pipeline.stage"}),
+    (
+        "pipeline.profile",
+        STAGE
+        | {"pipeline.profile", "pipeline.run", "pipeline.control", "pipeline.sources", "pipeline.sinks.trace"}
+        | {"models.devices", "pipeline.kernels", "pipeline.still"}
+        | {"configs.startup"},
+    ),
     # what is typed
     ("pipeline.command.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
     ("pipeline.command.config", {"configs", "pipeline.errors", "pipeline.settings"}),
     ("pipeline.command.cli", BASE | {"configs.secrets", "pipeline.command.config"}),
     ("pipeline.command.ctl", BASE | {"pipeline.command", "pipeline.control.words"}),
+    ("pipeline.command.unhurried", set()),
+    ("pipeline.command.console", STAGE | {"pipeline.command.unhurried", "pipeline.control", "rich"}),
     ("pipeline.command.preflight", BASE | {"pipeline.command.files", "pipeline.sources", "models"}),
+    ("pipeline.command.profile", BASE | {"pipeline.command", "pipeline.profile", "rich"}),
     ("pipeline.command", STAGE | {"pipeline.control", "pipeline.sources", "rich"}),
     ("pipeline", {"configs"}),
     ("models.kernels", {"models.kernels", "numba"}),
     ("models.soft_nms", set()),
     ("models.preprocess", {"models", "torch", "cv2"}),
+    ("models.samples", {"models", "cv2"}),
+    ("models.fingerprint", set()),
     ("models.detect", {"models", "configs.startup", "torch", "cv2"}),
     ("models.engines.onnxruntime", {"models", "onnxruntime"}),
     ("models.engines.openvino", {"models", "openvino"}),
@@ -138,7 +153,17 @@ def test_only_inference_loads_torch(stage: str) -> None:
     ).stderr
     loaded = {line.rpartition("|")[2].strip() for line in trace.splitlines()}
     assert f"pipeline.stages.{stage}" in loaded
-    assert not loaded & {"torch", "models"}
+    assert not loaded & {"torch", "models", "asyncio"}
+
+
+@pytest.mark.parametrize("stage", ["postprocess", "track"])
+def test_kernels_come_without_linear_algebra(stage: str) -> None:
+    """SciPy's, which tests need, and Numba would import."""
+    code = (
+        f"import sys; from pipeline.stages.{stage} import compiled, warm_up; compiled(warm_up); "
+        "assert 'numba' in sys.modules and 'scipy.linalg' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_help_loads_nothing_slow() -> None:

@@ -6,10 +6,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-import av
 import pytest
 
 from tests.kit.harness import command, finish, json_lines, run, run_here, start, wait_until
+from tests.kit.media import count_pictures
 from tests.kit.places import CLIP, ROOT
 
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=10"
@@ -43,7 +43,7 @@ COMES_TO_NOTHING = {
 
 @pytest.mark.parametrize(("arguments", "code"), COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING)
 def test_a_run_that_comes_to_nothing_leaves_earlier_results_alone(arguments, code, results) -> None:
-    done = run_here(*options(results), *arguments)
+    done = run_here(*options(results), *arguments, "--engine", "eager")
     assert done.returncode == code, done.stderr
     assert [path.read_text() for path in results.values()] == [YESTERDAY] * 3
 
@@ -169,7 +169,7 @@ def test_a_descriptor_is_no_place_for_results(path) -> None:
     assert done.returncode == 2 and "is a descriptor" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1"])
+@pytest.mark.parametrize("path", [pytest.param("/dev/stdout", marks=pytest.mark.thorough), "/proc/self/fd/1"])
 def test_standard_output_by_another_name_is_standard_output(path) -> None:
     done = run(CLIP, "--max-frames", 2, "--jsonl", path)
     assert done.returncode == 0 and done.stdout.count("\n") == 2, done.stderr
@@ -192,6 +192,7 @@ def test_a_pipe_that_nobody_reads_is_told_of(tmp_path) -> None:
     assert done.returncode == 4 and "nobody reads" in done.stderr, done.stderr
 
 
+@pytest.mark.thorough
 def test_a_reader_of_tracks_that_has_gone_is_noticed_while_there_are_none() -> None:
     reading, writing = os.pipe()
     line = command("lavfi:color=size=320x240:rate=10", "--realtime", "--mot", "-")
@@ -237,9 +238,6 @@ def test_a_cameras_video_goes_on_in_the_next_file_and_the_summary_counts_them(tm
     assert done.returncode == 0, done.stderr
     files = list(tmp_path.glob("o*.mkv"))
     assert {"o.mkv", "o.1.mkv"} <= {path.name for path in files}
-    pictures = 0
-    for path in files:
-        with av.open(str(path)) as video:
-            pictures += sum(1 for _ in video.decode(video=0))
+    pictures = sum(map(count_pictures, files))
     ok = sum(line["status"] == "ok" for line in json_lines(tmp_path / "o.jsonl"))
     assert f"o.mkv and {len(files) - 1} more: {pictures} frames" in done.stderr and 0 < pictures <= ok

@@ -40,6 +40,7 @@ def run(project: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
+@pytest.mark.thorough
 def test_a_new_kind_of_output(project) -> None:
     entry = '    "mot": SinkKind("pipeline.sinks.mot", is_shared=False),\n'
     follow(project, "A new kind of output", "pipeline/sinks/csv.py", "pipeline/kinds.py", entry)
@@ -51,6 +52,7 @@ def test_a_new_kind_of_output(project) -> None:
     assert "wrote objects.csv: 5 frames" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_new_backbone(project) -> None:
     entry = '    (_paper_spec("dla_34"), "dla"),\n'
     follow(project, "A new backbone", "models/backbones/plain.py", "models/spec.py", entry)

@@ -7,11 +7,11 @@ import signal
 import time
 from pathlib import Path
 
-import av
 import pytest
 
 from tests.kit.account import account, accounts, assert_books_agree
 from tests.kit.harness import Leftovers, finish, json_lines, start, wait_until, worker_pids
+from tests.kit.media import count_pictures
 
 SOURCES = ("gate", "hall", "clip")
 WORKERS = ("decode:gate", "gather", "infer:0", "postprocess", "track", "deliver")
@@ -84,10 +84,7 @@ class Run:
     def _assert_videos_play(self, name: str, delivered: int) -> None:
         """All pictures are there but those that a busy encoder missed, which is told, and those that lay before it when
         deliver was killed."""
-        pictures = 0
-        for path in self.folder.glob(f"{name}*.mkv"):
-            with av.open(str(path)) as video:
-                pictures += sum(1 for _ in video.decode(video=0))
+        pictures = sum(map(count_pictures, self.folder.glob(f"{name}*.mkv")))
         lives = len(list(self.folder.glob(f"{name}*.mkv")))
         assert delivered - 40 * (lives - 1) <= pictures <= delivered
 
@@ -105,6 +102,20 @@ def test_each_worker_is_killed_and_the_run_goes_on(tmp_path) -> None:
         assert told(errors, worker, "was killed by SIGKILL"), errors
     assert {path.name for path in tmp_path.glob("gate*")} == {"gate.mkv", "gate.1.mkv"}
     assert json_lines(tmp_path / "o.jsonl")[0]["seq"] == 0  # one file from the first line on
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.thorough)], ids=str)
+def test_stages_that_share_a_process_go_and_come_back_together(blow: signal.Signals, tmp_path) -> None:
+    run = Run(tmp_path, "--set", "run.groups=[[postprocess, track, deliver]]", "--set", "run.silent_seconds=3")
+    shared = {run.pids[worker] for worker in ("postprocess", "track", "deliver")}
+    assert len(shared) == 1 and len(set(run.pids.values())) == len(run.pids) - 2
+    run.lose("track", blow=blow)
+    errors = run.stop()
+    first = re.search(r"stage (\w+) (was killed by SIGKILL|was not heard)", errors)
+    assert first, errors
+    for other in {"postprocess", "track", "deliver"} - {first[1]}:
+        assert told(errors, other, f"went with {first[1]}, whose process it shares"), errors
+    assert len(re.findall(r"; it was started anew: 1", errors)) == 3, errors
 
 
 @pytest.mark.thorough
@@ -162,5 +173,4 @@ def test_what_is_on_its_way_when_deliver_is_lost_after_the_source_has_ended_is_d
     assert code == 0 and "Traceback" not in errors, errors
     assert assert_books_agree(lines, errors, ("live",)) == {"live": 0}
     assert account(errors).captured == 4 and account(errors).delivered >= 2
-    with av.open(str(tmp_path / "live.1.mkv")) as video:
-        assert sum(1 for _ in video.decode(video=0)) >= 1
+    assert count_pictures(tmp_path / "live.1.mkv") >= 1

@@ -46,7 +46,10 @@ def iou(a, b) -> float:
     return common / (sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common)
 
 
-@pytest.mark.parametrize("size", ["480x480", "500x470"], ids=["whole strides", "padded"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param("480x480", marks=pytest.mark.thorough, id="whole strides"), pytest.param("500x470", id="padded")],
+)
 def test_boxes_find_their_place_from_an_input_of_another_size(size, tmp_path) -> None:
     sure = people(0.6, folder=tmp_path)
     others = people(0.3, "--input", size, "--engine", "eager", folder=tmp_path)

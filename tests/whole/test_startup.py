@@ -103,6 +103,26 @@ def test_compiled_kernels_lie_where_the_user_wants_them() -> None:
     assert [done.stdout.decode().strip() for done in found] == ["/tmp/ours/numba", "/tmp/theirs"]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept_in"),
+    [
+        ({}, None),  # beside the sources, as ever
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, "cache/python"),
+        ({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "theirs"}, "theirs"),
+    ],
+    ids=str,
+)
+def test_what_python_compiles_is_kept_for_the_next_start(given, kept_in, tmp_path) -> None:
+    """Also by the processes that one of ours starts: `python -c` here."""
+    code = "import configs, subprocess, sys; subprocess.run([sys.executable, '-c', 'import pipeline.geometry'])"
+    places = {"CENTERSTREAM_CACHE": str(tmp_path / "cache")} | given
+    if "PYTHONPYCACHEPREFIX" in given:
+        places["PYTHONPYCACHEPREFIX"] = str(tmp_path / given["PYTHONPYCACHEPREFIX"])
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=places, check=True)
+    kept = [path.relative_to(tmp_path) for path in tmp_path.rglob("geometry*.pyc")]
+    assert len(kept) == (kept_in is not None) and all(str(path).startswith(f"{kept_in}/") for path in kept)
+
+
 # -- closed descriptors
 
 

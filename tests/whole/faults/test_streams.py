@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from tests.whole.faults.rig import Options, run_of
+from tests.whole.witness.account import Allowed
 
 pytestmark = pytest.mark.faults
 
@@ -41,7 +42,8 @@ def test_the_codec_changes(tmp_path) -> None:
     [("86400", "time stamps a day ahead"), ("-3600", "time stamps an hour back"), ("wrap", "time stamps pass 2³²")],
 )
 def test_time_stamps_leap(leap: str, name: str, tmp_path) -> None:
-    with run_of(tmp_path, name, ONE) as run:
+    options = Options(hit=["cam0"], allowed=Allowed(new_clocks=1))  # 2³², too, is come close to by a leap
+    with run_of(tmp_path, name, options) as run:
         run.fault_begins()
         run.site.tell(f"cam0 stamps {leap}")
         time.sleep(5)
@@ -49,6 +51,7 @@ def test_time_stamps_leap(leap: str, name: str, tmp_path) -> None:
         times = [line["pts_seconds"] for line in run.lines("cam0") if line.get("kind") != "signal"]
         assert all(earlier < later for earlier, later in pairwise(times))
         assert times[-1] < 120
+    assert any("cam0: 1 time stamps were repaired" in line for line in run.errors), run.told()
 
 
 def test_far_too_many_frames(tmp_path) -> None:

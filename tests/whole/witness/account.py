@@ -25,7 +25,7 @@ LAP = 2**32  # numbers are milliseconds modulo this
 SAME_MOMENT_SECONDS = 0.005  # a video's clock has a finer step
 AHEAD = 200  # lines or pictures looked ahead for one that fits
 CLOCKS_AGREE_SECONDS = 0.05  # between the camera and us: one machine
-OUTAGE_SECONDS = 1.0  # how exactly its length is known
+ARRIVAL_SECONDS = 1.0  # how exactly time is known by arrival alone, in an outage or where time stamps leapt
 LOST_STATES = ("lost", "live")
 
 
@@ -35,6 +35,7 @@ class Allowed:
 
     missing_pictures: int = 0  # an output may miss frames while it stands still or its process is killed
     damage: bool = False  # packets were lost: pictures may repeat an older one or be past reading
+    new_clocks: int = 0  # time stamps leapt so often: how long that step was only arrival tells
 
 
 NOTHING = Allowed()
@@ -270,11 +271,15 @@ def _check_numbers(
         if sent is not None and pair.number not in times_sent:
             result.problems.append(f"seq {pair.line.seq} shows number {pair.number}, which no camera sent")
     if not allowed.damage:
-        _check_steps(pairs, signals, times_sent, result)
+        _check_steps(pairs, signals, times_sent, allowed.new_clocks, result)
 
 
 def _check_steps(
-    pairs: Sequence[Pair], signals: Sequence[SignalLine], times_sent: Counter[int], result: Account
+    pairs: Sequence[Pair],
+    signals: Sequence[SignalLine],
+    times_sent: Counter[int],
+    new_clocks: int,
+    result: Account,
 ) -> None:
     steps = [later.made_seconds - earlier.made_seconds for earlier, later in pairwise(pairs)]
     usual_step = median(steps) if steps else 0.0
@@ -284,7 +289,11 @@ def _check_steps(
             result.problems.append(f"seq {later.line.seq} shows the same picture as seq {earlier.line.seq}")
         elif later.made_seconds < earlier.made_seconds:
             result.problems.append(f"seq {later.line.seq} shows an older picture than seq {earlier.line.seq}")
-        elif not (stands_still or _clocks_agree(earlier, later, usual_step, _told_between(signals, earlier, later))):
+        elif stands_still or _clocks_agree(earlier, later, usual_step, _told_between(signals, earlier, later)):
+            continue
+        elif new_clocks and _clocks_agree(earlier, later, usual_step, by_arrival=True):
+            new_clocks -= 1
+        else:
             result.problems.append(f"seq {later.line.seq} shows a picture of another moment: {_steps(earlier, later)}")
 
 
@@ -293,11 +302,11 @@ def _told_between(signals: Sequence[SignalLine], earlier: Pair, later: Pair) -> 
     return any(earlier.line.seq < told.seq <= later.line.seq and told.state in LOST_STATES for told in signals)
 
 
-def _clocks_agree(earlier: Pair, later: Pair, usual_step: float, was_lost: bool) -> bool:
+def _clocks_agree(earlier: Pair, later: Pair, usual_step: float, by_arrival: bool) -> bool:
     """Whether as much time passed between two pictures as between their lines, by one of the line's clocks."""
     made, *others = _passed(earlier, later)
-    # A new connection has no clock in common with the last; by arrival it is only known about.
-    tolerance = max(0.45 * usual_step, 0.1 * made, OUTAGE_SECONDS if was_lost else 0.0)
+    # A new connection or a new clock has none in common with the last; by arrival it is only known about.
+    tolerance = max(0.45 * usual_step, 0.1 * made, ARRIVAL_SECONDS if by_arrival else 0.0)
     return any(abs(made - other) <= tolerance for other in others)
 
 

@@ -371,6 +371,19 @@ def test_a_clock_that_was_repaired_is_no_finding(tmp_path) -> None:
     assert run.problems(tmp_path) == []
 
 
+def test_one_new_clock_that_began_late_can_be_allowed(tmp_path) -> None:
+    run = Run()
+    for line in run.lines:
+        if line["seq"] >= 11 and "pts_seconds" in line:
+            line["pts_seconds"] += 0.09  # a step of 190 ms where 100 were, for the machine was busy
+    run.line(11)["captured_unix"] += 0.09
+    for i in range(run.at(11), run.at(SECOND_FILE_AT)):
+        run.shown[i] = replace(run.shown[i], pts_seconds=run.shown[i].pts_seconds + 0.09)
+    [problem] = run.problems(tmp_path)
+    assert "seq 11 shows a picture of another moment" in problem
+    assert run.problems(tmp_path, Allowed(new_clocks=1)) == []
+
+
 def test_schema_1_tells_no_drops(tmp_path) -> None:
     run = Run()
     run.lines = [line | {"schema": 1} for line in run.lines if line.get("status") in ("ok", "failed")]

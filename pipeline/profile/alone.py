@@ -1,0 +1,629 @@
+"""Each stage by itself, on the source's own frames: how many it could do, and what one costs.
+
+The real stages with real pools and a real queue, but no supervisor and no other stage at work: what a worker would do
+around a stage is done here. `python -m pipeline.profile.alone` does it in a process of its own, which has a worker's
+environment; what it is to do comes by standard input, one `Request` a line, and what it found goes out the same way.
+
+What is light is measured cold: in a run the network has used the caches between two frames.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from configs import startup
+from configs.uri import Uri
+from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError, place_of
+from pipeline.flow.frame import DETECTION_ARRAYS, Frame, Message, from_parts, to_parts
+from pipeline.flow.lines import Inlet, Outlet
+from pipeline.flow.messages import Free, Limits, ModelCard, Slot, Start, StreamStart
+from pipeline.flow.metrics import Meter
+from pipeline.flow.sharedmem import Lessor
+from pipeline.kernels import compiled
+from pipeline.profile.model import Station
+from pipeline.run.house import House, house
+from pipeline.run.launch import start_module
+from pipeline.run.plan import Plan
+from pipeline.run.worker import stage_class
+from pipeline.settings import Settings, usable_cores
+from pipeline.stage import CHAIN, FRAMES, HEATMAPS, Kit, QueueStage, RoundStage, SourceStage, Stage
+
+if TYPE_CHECKING:
+    from pipeline.still import Scene
+
+# So many frames are kept, and given to the stages again and again.
+KEPT_FRAMES = 8
+FEWEST_CALLS = 5
+MOST_CALLS = 60
+# Larger than what a core has for itself; it is written before each cold call.
+CACHE_BYTES = 16 << 20
+OURS, NEXT_ONE = 1, 2
+# What is proposed for a scene that stands still.
+STILL_IN_A_ROW = 25
+SPIN_SECONDS = 0.25
+# Of a camera that sends nothing, no more is waited for.
+LONGEST_DECODE_SECONDS = 60.0
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One stage alone.
+
+    lanes      calls side by side
+    frames     that were measured
+    cpu_ms     of a frame, all threads together
+    idle_ms    of a frame, in which nothing of it computed or wanted to: sleeps, disks, devices
+    round_ms   CPU that a round of the network costs whatever its size
+    parallel   cores that one lane keeps busy
+    spread     what single calls cost beside the mean, as factors
+    """
+
+    stage: str
+    lanes: int = 1
+    frames: int = 0
+    cpu_ms: float = 0.0
+    idle_ms: float = 0.0
+    round_ms: float = 0.0
+    parallel: float = 1.0
+    spread: tuple[float, ...] = ()
+
+    def station(self, hand_over_ms: float = 0.0) -> Station:
+        """With what it costs to take a frame from the queue before and to hand it on."""
+        return Station(self.lanes, self.cpu_ms + hand_over_ms, self.idle_ms, self.round_ms, self.parallel, self.spread)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Measure these `stages` of a run of one source, each for about `seconds`."""
+
+    settings: Settings
+    stages: tuple[str, ...] = CHAIN
+    seconds: float = 2.0
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What was measured.
+
+    hand_over_ms  CPU of one frame's way from one stage to the next, sender and receiver together
+    still_share   of the frames: those that look as one before, and could take over what was found in it
+    look_ms       CPU that it takes to see that of a frame
+    free_cores    that others left us, before and after
+    problem       why nothing could be measured, and the exit code of that
+    """
+
+    parts: dict[str, Part] = {}
+    model: ModelCard | None = None
+    limits: Limits | None = None
+    stream: StreamStart | None = None
+    hand_over_ms: float = 0.0
+    still_share: float = 0.0
+    look_ms: float = 0.0
+    free_cores: tuple[float, float] = (0.0, 0.0)
+    problem: str = ""
+    exit_code: int = 0
+
+
+# -- apart, or here
+
+
+class Apart:
+    """The process that measures; it is started with the first request."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def measure(self, request: Request) -> Measured:
+        """Raises what the stage raised; StageError where the process dies."""
+        if request.settings.run.placement == "threads":
+            return _or_raise(measure_or_say(request))
+        process = self._process = self._process or start_module("pipeline.profile.alone", stdout=subprocess.PIPE)
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write(msgspec.json.encode(request, enc_hook=Uri.reveal) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # there will be no answer
+        line = process.stdout.readline()
+        if not line:
+            self.close()
+            raise StageError("the process that measured a stage has died")
+        return _or_raise(msgspec.json.decode(line, type=Measured))
+
+    def close(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _or_raise(measured: Measured) -> Measured:
+    if measured.exit_code:
+        kinds: dict[int, type[CenterStreamError]] = {k.exit_code: k for k in (UsageError, SourceError, StageError)}
+        raise kinds.get(measured.exit_code, StageError)(measured.problem)
+    return measured
+
+
+def measure_or_say(request: Request) -> Measured:
+    try:
+        return measure(request)
+    except CenterStreamError as error:
+        return Measured(problem=str(error), exit_code=error.exit_code)
+    except Exception as error:
+        return Measured(problem=f"a stage failed alone: {place_of(error)}", exit_code=StageError.exit_code)
+
+
+def main() -> None:
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin.buffer:
+        request = msgspec.json.decode(line, type=Request, dec_hook=lambda kind, text: kind(text))
+        os.write(answers, msgspec.json.encode(measure_or_say(request)) + b"\n")
+
+
+# -- clocks
+
+
+class Reading(NamedTuple):
+    """Seconds: by the wall, computed by this process, and waited by its threads for a core."""
+
+    wall: float
+    cpu: float
+    wait: float
+
+    @classmethod
+    def before(cls) -> "Reading":
+        """The clocks that take time to read come first, so that they do not count."""
+        wait = _waited_for_a_core()
+        return cls(time.perf_counter(), time.process_time(), wait)
+
+    def passed(self) -> "Reading":
+        """Since then."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        return Reading(wall - self.wall, cpu - self.cpu, _waited_for_a_core() - self.wait)
+
+    def plus(self, other: "Reading") -> "Reading":
+        return Reading(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+    def less(self, other: "Reading") -> "Reading":
+        return Reading(*(mine - aside for mine, aside in zip(self, other, strict=True)))
+
+
+NOTHING = Reading(0.0, 0.0, 0.0)
+
+
+def _waited_for_a_core() -> float:
+    """By all threads of this process; 0 where the kernel does not tell."""
+    total_ns = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total_ns += int(path.read_text().split()[1])
+        except (OSError, IndexError, ValueError):  # a thread that has just ended
+            continue
+    return total_ns / 1e9
+
+
+def free_cores(seconds: float = SPIN_SECONDS) -> float:
+    """Cores that others leave: so many processes as there are cores spin, and what they got is counted."""
+    code = (
+        f"import time\nend = time.perf_counter() + {seconds:g}\nbegan = time.process_time()\n"
+        "while time.perf_counter() < end: pass\nprint(time.process_time() - began)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    spinning = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(usable_cores())]
+    got = [float(process.communicate()[0] or 0.0) for process in spinning]
+    return max(0.05, sum(got) / seconds)
+
+
+# -- the bench
+
+
+def measure(request: Request) -> Measured:
+    """Raises CenterStreamError as the stages do."""
+    settings, threads = request.settings, request.settings.run.placement == "threads"
+    before = free_cores()
+    with house(Plan(settings).pools, threads) as home:
+        bench = _Bench(request, home)
+        try:
+            return replace(bench.measured(), free_cores=(before, free_cores()))
+        finally:
+            bench.close()
+
+
+class _Bench:
+    """The stages of a run of one source, one at a time."""
+
+    def __init__(self, request: Request, home: House) -> None:
+        self._settings, self._wanted, self._seconds = request.settings, request.stages, request.seconds
+        self._home, self._plan = home, Plan(request.settings)
+        self._source_id = next(iter(request.settings.sources))
+        self._stopped = threading.Event()
+        self._cache = np.zeros(CACHE_BYTES, np.uint8)
+        self._made: list[Stage] = []
+        self._parts: dict[str, Part] = {}
+        self._stream: StreamStart | None = None
+        self._stillness = 0.0, 0.0
+
+    def close(self) -> None:
+        self._stopped.set()
+        for stage in list(self._made):
+            self._close(stage)
+
+    def _close(self, stage: Stage) -> None:
+        self._made.remove(stage)
+        stage.close()
+
+    def measured(self) -> Measured:
+        infer = self._make("infer", HEATMAPS)
+        card = infer.prepare()
+        assert card is not None
+        self._card = card
+        self._limits = self._plan.limits(self._card)
+        infer.begin(self._start)
+        assert isinstance(infer, RoundStage)
+        pictures = self._decode()
+        heads = self._infer(infer, pictures)
+        last = max((CHAIN.index(stage) for stage in self._wanted), default=0)
+        if last >= CHAIN.index("postprocess"):
+            found = self._postprocess(heads)
+            tracked = self._track(found)
+            self._deliver(tracked, pictures)
+        if "gather" in self._wanted:
+            self._gather(pictures)
+        return Measured(
+            {stage: self._parts[stage] for stage in self._wanted},
+            self._card,
+            self._limits,
+            self._stream,
+            self._hand_over(heads) if "gather" in self._wanted else 0.0,
+            *self._stillness,
+        )
+
+    @property
+    def _start(self) -> Start:
+        return Start(self._card, self._limits, [])
+
+    def _make(self, name: str, leases_from: str = "") -> Stage:
+        pool = self._home.pools.get(leases_from)
+        kit = Kit(
+            settings=self._settings,
+            source_id=self._source_id,
+            place=0,
+            is_patient=False,
+            incarnation=0,
+            pools=self._home.pools,
+            lessor=Lessor(pool, 0, min(pool.spec.slots, 64), OURS) if pool else None,
+            ledger=self._home.ledger,
+            meter=Meter(owns_process=True),
+            tell=lambda doing: None,
+            say_ended=lambda source_id: None,
+            ask_stop=lambda by_user: None,
+            stopped=self._stopped.is_set,
+        )
+        stage = stage_class(name)(kit)
+        self._made.append(stage)
+        return stage
+
+    # -- decode: it feeds itself
+
+    def _decode(self) -> list[Frame]:
+        """A few frames with their pixels."""
+        stage = self._make("decode", FRAMES)
+        assert isinstance(stage, SourceStage)
+        stage.prepare()
+        stage.begin(self._start)
+        assert stage.kit.lessor
+        stage.kit.lessor.limit = 64
+        looks = "gather" in self._wanted and self._settings.infer.still is None
+        heard = _Heard(self._seconds if "decode" in self._wanted else 0.0, self._stopped, _scene() if looks else None)
+        patience = threading.Timer(LONGEST_DECODE_SECONDS, self._stopped.set)
+        patience.start()
+        before = Reading.before()
+        stage.run(heard)
+        spent = before.passed().less(heard.looking)
+        patience.cancel()
+        self._stopped.clear()
+        self._close(stage)
+        self._stream = heard.start
+        if not heard.kept or not heard.start:
+            raise stage.problem or SourceError(f"{self._source_id}: no frame of it could be decoded")
+        # What a camera sends is waited for; that is not the decoder's doing.
+        self._parts["decode"] = _part("decode", 1, heard.count, spent, waits_for_others=heard.start.is_live)
+        self._stillness = heard.still / heard.count, 1e3 * heard.looking.cpu / heard.count
+        return heard.kept
+
+    # -- infer: all lanes side by side
+
+    def _infer(self, stage: RoundStage, pictures: list[Frame]) -> list[Frame]:
+        """The frames with their raw heads."""
+        stage.process_round([self._again(pictures[0])])
+        heads = [self._heads_of(stage, frame) for frame in pictures]
+        if "infer" in self._wanted:
+            single = self._rounds_of(stage, pictures, 1)
+            # Lanes that wait for each other are not idle for that: it shows with one of them alone.
+            one = self._rounds_of(stage, pictures, 1, lanes=1)
+            single = replace(single, idle_ms=min(single.idle_ms, one.idle_ms), parallel=one.parallel)
+            most = max(self._limits.round, 1)
+            self._parts["infer"] = single
+            if most > 1:
+                full = self._rounds_of(stage, pictures, most)
+                each = max(0.0, (full.cpu_ms * most - single.cpu_ms) / (most - 1))
+                self._parts["infer"] = replace(
+                    single, cpu_ms=each, round_ms=max(0.0, single.cpu_ms - each), frames=single.frames + full.frames
+                )
+        return heads
+
+    def _heads_of(self, stage: RoundStage, frame: Frame) -> Frame:
+        """With its heads in the message itself: a slot is good for one lease only."""
+        computed = self._again(frame)
+        stage.process_round([computed])
+        if computed.header.failure:
+            raise StageError(computed.header.failure)
+        plain = Frame(replace(computed.header, leases=[], arrays=[]), self._home.pools)
+        for ref in computed.header.arrays:
+            if ref.name != "image_bgr":
+                plain.put(ref.name, computed.array(ref.name).copy())
+        computed.give_back(HEATMAPS)
+        return plain
+
+    def _rounds_of(self, stage: RoundStage, pictures: list[Frame], size: int, lanes: int | None = None) -> Part:
+        """With all lanes at work, or so many."""
+        calls: list[int] = []  # frames of each
+        deadline = time.perf_counter() + self._seconds / (1 if lanes is None else 4)
+        lanes = lanes or stage.lanes
+
+        def lane() -> None:
+            done = 0
+            while done < FEWEST_CALLS or time.perf_counter() < deadline:
+                round_ = [self._again(pictures[n % len(pictures)]) for n in range(size)]
+                stage.process_round(round_)
+                calls.append(size)
+                for frame in round_:
+                    if frame.header.failure:
+                        raise StageError(frame.header.failure)
+                    frame.give_back(HEATMAPS)
+                done += 1
+
+        before = Reading.before()
+        failures = _side_by_side(lane, lanes)
+        spent = before.passed()
+        if failures:
+            raise failures[0]
+        return _part("infer", lanes, sum(calls), spent)
+
+    # -- what comes after the network, cold
+
+    def _postprocess(self, heads: list[Frame]) -> list[Frame]:
+        stage = self._ready("postprocess")
+        found = [self._again(frame) for frame in heads]
+        for frame in found:
+            stage.process(frame)
+        self._cold("postprocess", stage, heads)
+        return found
+
+    def _track(self, found: list[Frame]) -> list[Frame]:
+        stage = self._ready("track")
+        self._cold("track", stage, found)
+        tracked = [self._again(frame) for frame in found]
+        for n, frame in enumerate(tracked):
+            frame.header.seq = MOST_CALLS + n
+            stage.process(frame)
+        return tracked
+
+    def _again(self, frame: Frame) -> Frame:
+        """The frame as it came, however often: the same pixels, a header of its own."""
+        messages = from_parts(to_parts(frame), self._home.pools)
+        assert isinstance(messages, list) and isinstance(messages[0], Frame)
+        return messages[0]
+
+    def _ready(self, name: str) -> Stage:
+        stage = self._make(name)
+        stage.prepare()
+        stage.begin(self._start)
+        assert self._stream
+        stage.stream_started(replace(self._stream, policy="block"))
+        return stage
+
+    def _cold(self, name: str, stage: Stage, frames: list[Frame]) -> None:
+        if name in self._wanted:
+            self._calls(name, stage.process, frames)
+
+    def _calls(self, name: str, work: Callable[[Frame], object], frames: list[Frame]) -> None:
+        deadline = time.perf_counter() + self._seconds
+        spent, each = NOTHING, []
+        for n in range(MOST_CALLS):
+            frame = self._again(frames[n % len(frames)])
+            frame.header.seq = n
+            self._cache += 1
+            before = Reading.before()
+            work(frame)
+            one = before.passed()
+            spent = spent.plus(one)
+            each.append(one.cpu)
+            if len(each) >= FEWEST_CALLS and time.perf_counter() > deadline:
+                break
+        self._parts[name] = _part(name, 1, len(each), spent, each)
+
+    def _deliver(self, tracked: list[Frame], pictures: list[Frame]) -> None:
+        """Drawn, and taken by every output; with pictures in one go, for encoders work on several frames at a time."""
+        if "deliver" not in self._wanted:
+            return
+        stage = self._ready("deliver")
+        slots = self._home.pools[FRAMES]
+        lessor = Lessor(slots, 64, 16, OURS)
+        has_pictures = self._settings.deliver.has_pictures()
+        spent, count, deadline = NOTHING, 0, time.perf_counter() + self._seconds
+        each: list[float] = []
+        while count < FEWEST_CALLS or (time.perf_counter() < deadline and count < 10 * MOST_CALLS):
+            frame = self._leased(tracked, pictures, count, lessor, has_pictures)
+            if not has_pictures:
+                self._cache += 1
+            before = Reading.before()
+            stage.process(frame)
+            while not has_pictures and slots.leased(64, 16):  # until it is taken
+                time.sleep(0.0005)
+            one = before.passed()
+            spent, count = spent.plus(one), count + 1
+            each.append(one.cpu)
+        before = Reading.before()
+        self._close(stage)
+        spent = spent.plus(before.passed())
+        self._parts["deliver"] = _part("deliver", 1, count, spent, [] if has_pictures else each)
+
+    def _leased(self, tracked: list[Frame], pictures: list[Frame], n: int, lessor: Lessor, picture: bool) -> Frame:
+        slot: Slot | None = None
+        while (slot := lessor.lease(0, n)) is None:
+            time.sleep(0.001)
+        found, of = tracked[n % len(tracked)], pictures[n % len(pictures)]
+        header = replace(found.header, seq=n, leases=[slot], arrays=[], trace=list(found.header.trace))
+        header.captured_ns, header.may_wait = time.monotonic_ns(), True
+        frame = Frame(header, self._home.pools)
+        if picture:
+            frame.place("image_bgr", slot, "uint8", of.array("image_bgr").shape)[:] = of.array("image_bgr")
+        for name in DETECTION_ARRAYS:
+            frame.put(name, found.array(name))
+        return frame
+
+    # -- the queue before the network, and the way from stage to stage
+
+    def _gather(self, pictures: list[Frame]) -> None:
+        stage = self._make("gather")
+        assert isinstance(stage, QueueStage) and self._stream
+        stage.begin(self._start)
+        stage.take(replace(self._stream, policy="block"))
+
+        def one(frame: Frame) -> None:
+            stage.take(frame)
+            stage.take(Free(OURS))
+            stage.rounds()
+            stage.passing()
+
+        bare = [Frame(replace(f.header, leases=[], arrays=[], trace=[]), self._home.pools) for f in pictures]
+        self._calls("gather", one, bare)
+
+    def _hand_over(self, heads: list[Frame]) -> float:
+        """CPU ms of a frame's way through a queue to a thread that waits for it, by a run's own means."""
+        pools = self._home.pools
+        endpoint = f"{self._home.endpoints}/hand-over"
+        inlet = Inlet(self._home.transport.receiver(endpoint), pools, NEXT_ONE, None)
+        outlet = Outlet(self._home.transport.sender(endpoint), NEXT_ONE, lambda: False)
+        came = threading.Semaphore(0)
+
+        def receive() -> None:
+            for _ in range(MOST_CALLS):
+                while inlet.take(1.0) is None and not self._stopped.is_set():
+                    pass
+                came.release()
+
+        receiver = threading.Thread(target=receive, daemon=True)
+        receiver.start()
+        header = replace(heads[0].header, leases=[], arrays=[])
+        spent = 0.0
+        for n in range(MOST_CALLS):
+            self._cache += 1
+            before = time.process_time()
+            outlet.send(Frame(replace(header, seq=n), pools))
+            came.acquire(timeout=10.0)
+            spent += time.process_time() - before if n else 0.0  # the first connects
+        receiver.join(10.0)
+        return spent * 1e3 / (MOST_CALLS - 1)
+
+
+class _Heard:
+    """What a decoder emits: a few frames are kept, the others' slots given back, and after `seconds` it is stopped.
+
+    scene    looks at each frame as `infer.still` would: `still` of them look as one before, and `looking` took so long
+    """
+
+    def __init__(self, seconds: float, stopped: threading.Event, scene: "Scene | None") -> None:
+        self.start: StreamStart | None = None
+        self.kept: list[Frame] = []
+        self.count = self.still = 0
+        self.looking = NOTHING
+        self._scene = scene
+        self._seconds, self._stopped = seconds, stopped
+        self._began = time.perf_counter()
+
+    def __call__(self, message: Message) -> None:
+        if isinstance(message, StreamStart):
+            self.start = message
+        if not isinstance(message, Frame) or message.header.dropped:
+            return
+        self.count += 1
+        if self._scene:
+            self._look(self._scene, message)
+        if len(self.kept) < KEPT_FRAMES and not message.header.unseen:
+            self.kept.append(message)
+        else:
+            message.give_back()
+        is_time = time.perf_counter() - self._began >= self._seconds
+        if len(self.kept) == KEPT_FRAMES and is_time:
+            self._stopped.set()
+
+    def _look(self, scene: "Scene", frame: Frame) -> None:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        if scene.as_computed(frame.header.seq, frame.array("input_rgb"), 0) is None:
+            scene.compute(frame.header.seq)
+        else:
+            self.still += 1
+        self.looking = self.looking.plus(Reading(time.perf_counter() - wall, time.thread_time() - cpu, 0.0))
+
+
+def _scene() -> "Scene":
+    """Ready to look; Numba is imported where frames are looked at, and not by who only asks."""
+    from pipeline import still
+
+    compiled(still.warm_up)
+    return still.Scene(STILL_IN_A_ROW, None)
+
+
+def _side_by_side(work: Callable[[], None], lanes: int) -> list[Exception]:
+    failures: list[Exception] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+def _part(
+    stage: str,
+    lanes: int,
+    frames: int,
+    spent: Reading,
+    calls: list[float] | None = None,
+    waits_for_others: bool = False,
+) -> Part:
+    """`spent` in all for so many frames; `calls` are CPU seconds of single ones."""
+    count = max(1, frames)
+    at_work = lanes * spent.wall
+    idle = 0.0 if waits_for_others else max(0.0, at_work - spent.cpu - spent.wait)
+    # Threads that computed or wanted to, while any did.
+    parallel = min(float(usable_cores()), max(1.0, (spent.cpu + spent.wait) / max(at_work - idle, 1e-9)))
+    mean = float(np.mean(calls)) if calls else 0.0
+    spread = tuple(round(one / mean, 3) for one in (calls or [])[:256]) if mean > 0 else ()
+    return Part(stage, lanes, frames, 1e3 * spent.cpu / count, 1e3 * idle / count, 0.0, parallel, spread)
+
+
+if __name__ == "__main__":
+    startup.run(main)

@@ -1,0 +1,62 @@
+"""The environment that workers run in."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.run.launch import NO_THREAD_CACHE, WORKER_ENVIRONMENT
+
+# Forty threads that stay take and free seven blocks of every small size; what glibc then counts as in use.
+BUSY_THREADS = """
+import ctypes, threading
+class Counts(ctypes.Structure):  # mallinfo2(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena a b c d e f in_use free top".split()]
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.mallinfo2.restype = Counts
+done, over = threading.Barrier(41), threading.Event()
+def work():
+    done.wait()
+    for block in [libc.malloc(size) for size in range(24, 1033, 16) for _ in range(7)]:
+        ctypes.memset(block, 1, 8)
+        libc.free(block)
+    done.wait()
+    over.wait()
+threads = [threading.Thread(target=work) for _ in range(40)]
+for thread in threads:
+    thread.start()
+before = libc.mallinfo2().in_use
+done.wait()
+done.wait()
+print(libc.mallinfo2().in_use - before)
+over.set()
+"""
+ENVIRONMENT = "from pipeline.run.launch import WORKER_ENVIRONMENT as it; print(it['GLIBC_TUNABLES'])"
+
+
+def python(code: str, environment: dict[str, str]) -> str:
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another malloc, or one that does not tell")
+def test_threads_keep_nothing_of_what_they_freed() -> None:
+    """Where they do it is 9.6 MB."""
+    assert int(python(BUSY_THREADS, os.environ | WORKER_ENVIRONMENT)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, NO_THREAD_CACHE),
+        ("", NO_THREAD_CACHE),
+        ("glibc.malloc.hugetlb=1", f"glibc.malloc.hugetlb=1:{NO_THREAD_CACHE}"),
+        (f"{NO_THREAD_CACHE}:glibc.malloc.hugetlb=1", f"glibc.malloc.hugetlb=1:{NO_THREAD_CACHE}"),
+    ],
+)
+def test_a_users_own_tunables_stay(given: str | None, told: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    assert python(ENVIRONMENT, environment | ({} if given is None else {"GLIBC_TUNABLES": given})) == told
