@@ -1,9 +1,10 @@
 """Whether a live picture lives: pictures in, state out. Knows no container and no network; looks at few pixels of each.
 
-A camera's own noise is a sign of life: in each picture some pixels change a little. An encoder that repeats a picture
-changes nothing but what it codes anew at a key frame, where every pixel may change a little although nothing has. So a
-key frame among others is judged by the means of blocks alone, in which both kinds of noise average out, every other
-picture also by its pixels. Where strong compression leaves nothing of the noise, a still scene looks frozen.
+A camera's own noise is a sign of life: in each picture some pixels turn, get brighter after they got darker or the
+other way round. An encoder that repeats a picture codes it anew at a key frame, where every pixel may change a little
+although nothing has, and polishes it in the pictures after it, where pixels change towards what they are and seldom
+turn. So a key frame among others is judged by the means of blocks alone, in which all this averages out, every other
+picture also by the pixels that turn. Where strong compression leaves nothing of the noise, a still scene looks frozen.
 """
 
 from dataclasses import dataclass
@@ -16,14 +17,13 @@ from pipeline.sources.signals import State
 
 SAMPLES = 32_768  # of a picture, about; a square grid
 BLOCK = 4  # samples a side, whose mean is compared
-CHANGED_LEVELS = 1.0  # a sample that differs by more has changed, not only been coded anew
-CHANGED_SHARE = 1e-4  # of the samples, from which on a picture has changed
+CHANGED_LEVELS = 1  # a sample that differs by more has changed, not only been rounded otherwise
+TURNED_SHARE = 1e-4  # of the samples, from which on a picture has noise
 MOVED_LEVELS = 5.0  # a block whose mean differs by more shows something else
 DETAIL_LEVELS = 5.0  # between the darkest and the brightest block: with less there is nothing to be seen
 LETTERING_SHARE = 0.05  # of the blocks at either end are ignored: a clock drawn into a covered camera's picture
-MOVING_SECONDS = (
-    1.0  # pictures that changed for so long more than not: encoders polish a still for a few after each key
-)
+NOISY_SECONDS = 1.0  # noise counts from so long on, less twice the time without
+QUIET_WEIGHT = 2.0  # of that time: of pictures that are polished to a low bit rate, three in five may turn somewhere
 LONGEST_STEP_SECONDS = 0.5
 
 
@@ -44,9 +44,10 @@ class PictureWatch:
         self._grey_seconds = grey_seconds
         self._last_hw: NDArray[np.uint8] | None = None
         self._blocks_hw: NDArray[np.int32] | None = None  # when it moved last
+        self._turns = _Turns()
         self._last_is_key = True
         self._last_seconds = 0.0
-        self._moving_seconds = 0.0
+        self._noisy_seconds = 0.0
         self._moved_at = 0.0
         self._detail_at: float | None = None
 
@@ -69,18 +70,35 @@ class PictureWatch:
     ) -> bool:
         last_hw, blocks_before_hw = self._last_hw, self._blocks_hw
         if last_hw is None or blocks_before_hw is None or last_hw.shape != samples_hw.shape:
-            self._blocks_hw = blocks_hw
+            self._blocks_hw, self._turns = blocks_hw, _Turns()
             return True
         if np.abs(blocks_hw - blocks_before_hw).max() > MOVED_LEVELS * BLOCK**2:
             self._blocks_hw = blocks_hw
             return True
         if is_key and not self._last_is_key:  # tells nothing new of the pixels
-            return self._moving_seconds == MOVING_SECONDS
+            return self._noisy_seconds == NOISY_SECONDS
         step_seconds = min(at_seconds - self._last_seconds, LONGEST_STEP_SECONDS)
-        changed = _has_changed(last_hw, samples_hw)
-        moving_seconds = self._moving_seconds + (step_seconds if changed else -step_seconds)
-        self._moving_seconds = min(max(moving_seconds, 0.0), MOVING_SECONDS)
-        return changed and self._moving_seconds == MOVING_SECONDS
+        noisy = self._turns.share(last_hw, samples_hw) > TURNED_SHARE
+        noisy_seconds = self._noisy_seconds + (step_seconds if noisy else -QUIET_WEIGHT * step_seconds)
+        self._noisy_seconds = min(max(noisy_seconds, 0.0), NOISY_SECONDS)
+        return noisy and self._noisy_seconds == NOISY_SECONDS
+
+
+class _Turns:
+    """Which way each sample changed last; pictures of one size."""
+
+    def __init__(self) -> None:
+        self._rose_hw: NDArray[np.bool_] | bool = False
+        self._fell_hw: NDArray[np.bool_] | bool = False
+
+    def share(self, before_hw: NDArray[np.uint8], samples_hw: NDArray[np.uint8]) -> float:
+        """Of the samples that change from `before_hw` to `samples_hw` the other way than the last time."""
+        rises_hw = samples_hw > np.minimum(before_hw, 255 - CHANGED_LEVELS) + np.uint8(CHANGED_LEVELS)
+        falls_hw = before_hw > np.minimum(samples_hw, 255 - CHANGED_LEVELS) + np.uint8(CHANGED_LEVELS)
+        turned_hw = (rises_hw & self._fell_hw) | (falls_hw & self._rose_hw)
+        self._rose_hw = rises_hw | (self._rose_hw & ~falls_hw)
+        self._fell_hw = falls_hw | (self._fell_hw & ~rises_hw)
+        return np.count_nonzero(turned_hw) / turned_hw.size
 
 
 def luma_samples(frame: VideoFrame) -> NDArray[np.uint8]:
@@ -109,11 +127,6 @@ def _block_sums(samples_hw: NDArray[np.uint8]) -> NDArray[np.int32]:
     whole = samples_hw[: height * BLOCK, : width * BLOCK]
     rows = whole.reshape(height, BLOCK, width * BLOCK).sum(axis=1, dtype=np.uint16)
     return rows.reshape(height, width, BLOCK).sum(axis=2, dtype=np.int32)
-
-
-def _has_changed(before_hw: NDArray[np.uint8], samples_hw: NDArray[np.uint8]) -> bool:
-    distance = np.maximum(before_hw, samples_hw) - np.minimum(before_hw, samples_hw)
-    return bool(np.count_nonzero(distance > CHANGED_LEVELS) > CHANGED_SHARE * distance.size)
 
 
 def _has_detail(blocks_hw: NDArray[np.int32]) -> bool:

@@ -1,8 +1,11 @@
 """Pictures that live, stand still or are empty: made ones, and what real encoders make of a still scene with noise."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources.watch import PictureWatch, luma_samples
 from tests.kit import media
+from tests.kit.places import CLIP
 
 SIZE_HW = (108, 192)
 FROZEN, GREY, RATE = 4.0, 1.5, 10
@@ -20,8 +24,14 @@ Samples = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def scene() -> NDArray[np.uint8]:
     """A picture from the street, RGB."""
-    with av.open(str(Path(__file__).parents[1] / "data" / "pets09_excerpt.mp4")) as container:
-        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+    return next(street())
+
+
+def street() -> Iterator[NDArray[np.uint8]]:
+    """People walk; (H, W, 3) RGB."""
+    with av.open(str(CLIP)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def with_noise(picture: NDArray[np.uint8], levels: float, seed: int) -> NDArray[np.uint8]:
@@ -128,6 +138,16 @@ def test_a_picture_that_is_repeated_is_frozen_though_its_key_frames_are_coded_an
     options: dict[str, str], scene: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     assert seen(media.write_video(tmp_path / "a.mkv", [scene] * 60, options=options)) == "l" * 40 + "f" * 20
+
+
+@pytest.mark.parametrize("count", [60, 66, 72, 78])
+def test_a_still_that_is_polished_after_each_of_many_key_frames_is_frozen(count: int, tmp_path: Path) -> None:
+    """In five of ten pictures a second something changes, for as long as it stands."""
+    quick = {"preset": "ultrafast", "tune": "zerolatency", "crf": "28", "g": "10"}
+    moving = [cv2.resize(picture[100:460, 150:630], (320, 240)) for picture in islice(street(), 0, count, 2)]
+    states_seen = seen(media.write_video(tmp_path / "a.mkv", moving + [moving[-1]] * 90, options=quick))
+    assert set(states_seen[: len(moving) + 35]) == {"l"}
+    assert set(states_seen[len(moving) + 45 :]) == {"f"}
 
 
 @pytest.mark.parametrize("options", ENCODERS.values(), ids=ENCODERS)
