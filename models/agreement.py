@@ -35,6 +35,13 @@ class Agreement(msgspec.Struct, frozen=True):
     def holds(self) -> bool:
         return self.objects >= LEAST_OBJECTS and self.ap50 >= LEAST_AP50 and self.ap75 >= LEAST_AP75
 
+    @property
+    def shortfall(self) -> str:
+        """What the other way finds where this does not hold."""
+        if self.objects < LEAST_OBJECTS:
+            return f"finds too little to judge by ({self.objects} objects)"
+        return f"finds other objects ({self}; asked are {LEAST_AP50} and {LEAST_AP75})"
+
     def __str__(self) -> str:
         return f"AP {self.ap50:.3f} at IoU 0.5 and {self.ap75:.3f} at 0.75 of {self.objects} objects"
 

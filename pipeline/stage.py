@@ -44,6 +44,7 @@ class Kit:
     incarnation       how often the worker was started before
     lessor            free slots of the pool that this stage leases from
     tell              says what the stage is busy with before the first frame
+    say_model         the network computes otherwise, or more is known of it, than `prepare` said (infer)
     say_ended         a source's last frame has met its fate (deliver)
     ask_stop          asks for the whole run to stop; True: the user wants it to
     stopped           whether this stage was told to take no more frames
@@ -59,6 +60,7 @@ class Kit:
     ledger: Ledger
     meter: Meter
     tell: Callable[[str], None]
+    say_model: Callable[[ModelCard], None]
     say_ended: Callable[[str], None]
     ask_stop: Callable[[bool], None]
     stopped: Callable[[], bool]

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import torch
 
-from models.agreement import LEAST_AP50, LEAST_AP75, LEAST_OBJECTS, Agreement, Detections, agreement, detections_of
+from models.agreement import LEAST_OBJECTS, Agreement, Detections, agreement, detections_of
 from models.cache import cached_file
 from models.centernet import CenterNet
 from models.engines import available_engines, create_engine, precisions
@@ -243,11 +243,7 @@ def _on_precision(engine: Engine, speeds: dict[str, float], agreements: dict[str
     if not refused:
         return ""
     label = max(refused, key=lambda each: speeds.get(each, 0.0))
-    if refused[label].objects < LEAST_OBJECTS:
-        found = f"the network finds too little in the pictures to judge by ({refused[label].objects} objects)"
-    else:
-        found = f"finds other objects ({refused[label]}; asked are {LEAST_AP50} and {LEAST_AP75})"
-    return f"{engine.precision} was kept: {label} is faster, but {found}"
+    return f"{engine.precision} was kept: {label} is faster, but {refused[label].shortfall}"
 
 
 def _remembered(file_name: str, measure_here: Callable[[], Measured], lament: Callable[[str], None]) -> Measured:

@@ -43,7 +43,9 @@ class OpenVino(Engine):
         try:
             for name in self.names:
                 lane[batch].set_tensor(name, openvino.Tensor(out[name], shared_memory=True))
-            lane[batch].infer({0: openvino.Tensor(np.ascontiguousarray(images_bhwc), shared_memory=True)})
+            lane[batch].set_input_tensor(openvino.Tensor(np.ascontiguousarray(images_bhwc), shared_memory=True))
+            lane[batch].start_async()  # `infer` copies all that comes out once more
+            lane[batch].wait()
         finally:
             self._free.put(lane)
 

@@ -281,6 +281,12 @@ class Ready(msgspec.Struct, tag="ready"):
     model: ModelCard | None = None
 
 
+class ModelChange(msgspec.Struct, tag="model-change", frozen=True):
+    """The inference worker computes otherwise, or knows more of it, than when it was ready."""
+
+    model: ModelCard
+
+
 class Finished(msgspec.Struct, tag="finished"):
     """The last word of a worker: its stream ended or it was told to stop; outputs are closed.
 
@@ -365,7 +371,19 @@ class Stop(msgspec.Struct, tag="stop", frozen=True):
     drained: bool = False
 
 
-FromWorker = Status | Ready | Report | AskStop | Finished | Failed | Ended | StreamStart | SignalChange | EndOfStream
+FromWorker = (
+    Status
+    | Ready
+    | ModelChange
+    | Report
+    | AskStop
+    | Finished
+    | Failed
+    | Ended
+    | StreamStart
+    | SignalChange
+    | EndOfStream
+)
 ToWorker = Start | Stop | Lost | Pause | Retune
 
 

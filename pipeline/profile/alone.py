@@ -308,6 +308,7 @@ class _Bench:
             ledger=self._home.ledger,
             meter=Meter(owns_process=True),
             tell=lambda doing: None,
+            say_model=lambda model: None,
             say_ended=lambda source_id: None,
             ask_stop=lambda by_user: None,
             stopped=self._stopped.is_set,

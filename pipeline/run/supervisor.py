@@ -23,6 +23,7 @@ from pipeline.flow.messages import (
     EndOfStream,
     Failed,
     Finished,
+    ModelChange,
     Ready,
     Report,
     SignalChange,
@@ -155,6 +156,8 @@ class Supervisor:
                 self.state.statuses[post.id] = word.doing
             case Ready():
                 self._mark_ready(post, word)
+            case ModelChange():
+                self.state.model = word.model
             case Report():
                 self.state.reports[post.id] = word
                 self._check_stuck(post, word)

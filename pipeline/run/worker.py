@@ -135,6 +135,7 @@ class Worker:
             ledger=self._ledger,
             meter=self._meter,
             tell=lambda doing: self._say(messages.Status(doing)),
+            say_model=lambda model: self._say_soon(messages.ModelChange(model)),
             say_ended=self._say_ended,
             ask_stop=lambda by_user: self._say_soon(messages.AskStop(by_user)),
             stopped=self._stopping.is_set,

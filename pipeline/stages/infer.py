@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace as replace_struct
 
 import models
 from models import devices, ready
@@ -25,7 +26,7 @@ from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
 if TYPE_CHECKING:
     from models.centernet import CenterNet
     from models.engines.choice import Choice
-    from models.shadow import Shadow
+    from models.shadow import Probation, Shadow
 
 
 class Infer(RoundStage):
@@ -38,21 +39,27 @@ class Infer(RoundStage):
         self._device = choose_device(self._settings.device)
         on_cuda = self._device != "cpu"
         self.lanes = self._settings.workers or (DEVICE_LANES if on_cuda else self._settings.cpu_workers())
+        self._judging = threading.Lock()
+        self._exact: Engine | None = None
+        self._probation: Probation | None = None
         self._shadow: Shadow | None = None
 
     def prepare(self) -> ModelCard:
-        weights = weights_path(self._settings)
+        self._weights = weights_path(self._settings)
         try:
-            asked = self._asked()
-            recalled = None if self._settings.shadow else ready.recall(asked, weights, ModelCard)
+            recalled = None if self._settings.shadow else ready.recall(self._asked(), self._weights, ModelCard)
         except OSError as error:
             raise UsageError(f"infer.weights: {error}") from None
-        if recalled:
-            self._engine, card = recalled
-        else:
-            self._engine, card = self._made_anew()
-            ready.remember(asked, weights, self._engine, card)
-        return card
+        self._engine, self._card = recalled or self._made_anew()
+        if not recalled and not self._probation:
+            self._remember()
+        return self._card
+
+    def close(self) -> None:
+        self._end_probation()
+
+    def _remember(self) -> None:
+        ready.remember(self._asked(), self._weights, self._engine, self._card)
 
     def _asked(self) -> object:
         """All of the settings that decide what the engine and its card are."""
@@ -112,26 +119,34 @@ class Infer(RoundStage):
             choice = choose(
                 network, job, self.kit.tell, name=name, precision=self._settings.precision, batches=measured
             )
-            if self._settings.shadow:
-                self._cast_shadow(network, choice.engine)
+            self._compare_with_exact(network, choice.engine)
         except EngineError as error:
             raise UsageError(f"infer.engine: {error}") from None
         for problem in choice.problems:
             self.kit.meter.warn(f"left out: {problem}")
         return choice
 
-    def _cast_shadow(self, network: CenterNet, engine: Engine) -> None:
-        """The same engine in fp32 beside it."""
+    def _compare_with_exact(self, network: CenterNet, engine: Engine) -> None:
+        """The same engine in fp32 beside it: for the first frames, and for a shadow to the end."""
+        is_shadowed, is_on_probation = self._settings.shadow, self._settings.precision == "auto"
         if engine.precision == "fp32":
-            self.kit.meter.warn("infer.shadow: there is nothing to compare, for the network computes in fp32 as it is")
+            if is_shadowed:
+                self.kit.meter.warn(
+                    "infer.shadow: there is nothing to compare, for the network computes in fp32 as it is"
+                )
+            return
+        if not (is_shadowed or is_on_probation):
             return
         from models.engines import create_engine
-        from models.shadow import Shadow
+        from models.shadow import Probation, Shadow
 
         self.kit.tell("making the engine in fp32, too")
-        exact = create_engine(engine.name, network, replace(engine.job, precision="fp32", batches=(1,)))
-        self._shadow = Shadow(exact, self._settings.score_threshold)
-        self.kit.meter.figures = self._shadow.figures
+        self._exact = create_engine(engine.name, network, replace(engine.job, precision="fp32"))
+        if is_on_probation:
+            self._probation = Probation(self._exact)
+        if is_shadowed:
+            self._shadow = Shadow(self._exact, self._settings.score_threshold)
+            self.kit.meter.figures = self._shadow.figures
 
     def process_round(self, frames: list[Frame]) -> None:
         done = 0
@@ -160,23 +175,52 @@ class Infer(RoundStage):
         self.kit.meter.tally(why)
 
     def _step(self, frames: list[Frame]) -> None:
+        engine = self._engine  # another lane may put another in its place
         for frame in frames:
             frame.header.leases.append(self._lease(frame))
         if len(frames) == 1:
             # The engine writes into the slot by itself.
             frame = frames[0]
-            self._engine.run(frame.array("input_rgb")[None], self._room(frame))
+            engine.run(frame.array("input_rgb")[None], self._room(frame))
         else:
-            out = self._engine.allocate(len(frames))
-            self._engine.run(np.stack([frame.array("input_rgb") for frame in frames]), out)
+            out = engine.allocate(len(frames))
+            engine.run(np.stack([frame.array("input_rgb") for frame in frames]), out)
             for number, frame in enumerate(frames):
                 for name, room in self._room(frame).items():
                     room[0] = out[name][number]
         for frame in frames:
-            if self._shadow and frame.header.seq % self._settings.shadow == 0:
-                outputs = {name: frame.array(name)[None] for name in self._engine.names}
-                self._shadow.compare(frame.array("input_rgb"), outputs)
+            self._compare(frame)
             frame.discard("input_rgb")
+
+    def _compare(self, frame: Frame) -> None:
+        """With fp32, where there is something to be learnt."""
+        probation, shadow = self._probation, self._shadow
+        if shadow and frame.header.seq % self._settings.shadow:
+            shadow = None
+        if not (probation or shadow):
+            return
+        image_hwc = frame.array("input_rgb")
+        outputs = {name: frame.array(name)[None] for name in self._engine.names}
+        if shadow:
+            shadow.compare(image_hwc, outputs)
+        if probation and probation.compare(image_hwc, outputs):
+            self._end_probation()
+
+    def _end_probation(self) -> None:
+        """The first frames have shown what they can: lower precision stays, or fp32 takes its place; both for good."""
+        with self._judging:
+            probation, self._probation = self._probation, None
+        if probation is None or not probation.frames:
+            return
+        told = "; ".join(filter(None, (self._card.on_precision, str(probation))))
+        self._card = replace_struct(self._card, on_precision=told)
+        if probation.refuses:
+            assert self._exact
+            self._engine, self._shadow = self._exact, None
+            self._card = replace_struct(self._card, precision=self._engine.precision)
+        self._exact = None
+        self.kit.say_model(self._card)
+        self._remember()
 
     def _lease(self, frame: Frame) -> Slot:
         assert self.kit.lessor is not None

@@ -66,6 +66,7 @@ def header_of(seq: int = 0, source_id: str = "door", place: int = 0, **changes: 
 class Bench:
     """`kit()` for a stage, and `frame()`s for it, each with its slot as a decoder would have leased it.
 
+    models    what it said of the network, later than when it was ready
     ended     sources whose last frame met its fate, as the stage said it
     stops     what it said with each wish that the run stops: whether the user wants it
     stop      set it, and the stage is told to take no more frames
@@ -79,6 +80,7 @@ class Bench:
         self.ledger = Ledger(create_ledger(4))
         self.decoder = Lessor(self.pools[FRAMES], 0, slots, DECODER)
         self.meter = Meter(owns_process=True)
+        self.models: list[ModelCard] = []
         self.ended: list[str] = []
         self.stops: list[bool] = []
         self.stop = threading.Event()
@@ -97,6 +99,7 @@ class Bench:
             ledger=self.ledger,
             meter=self.meter,
             tell=lambda doing: None,
+            say_model=self.models.append,
             say_ended=self.ended.append,
             ask_stop=self.stops.append,
             stopped=self.stop.is_set,

@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+import models
+from models.samples import sample_images
+from models.shadow import MOST_FRAMES
+from pipeline.flow.messages import ModelCard
 from pipeline.settings import InferSettings, PostprocessSettings
 from pipeline.stage import FRAMES, HEATMAPS
 from pipeline.stages.infer import Infer, batches_up_to
@@ -167,6 +171,101 @@ def test_a_shadow_of_fp32_is_told_to_be_none() -> None:
     Infer(bench.kit(HEATMAPS)).prepare()
     report = bench.meter.report(0, 0.0)
     assert report.figures == {} and any("nothing to compare" in text for text in report.warnings)
+
+
+class Doubtful:
+    """The shipped network in half precision, which `auto` has taken, and frames with people in them."""
+
+    SIDE = 256
+
+    def __init__(self, monkeypatch, precision: str = "auto") -> None:
+        monkeypatch.setattr("models.engines.eager.Eager.precisions", classmethod(lambda cls, device: ("fp32", "fp16")))
+        monkeypatch.setattr("models.engines.choice.measure", lambda engines, images: self._speeds(engines))
+        self.remembered: list[ModelCard] = []
+        monkeypatch.setattr("models.ready.remember", lambda asked, weights, engine, card: self.remembered.append(card))
+        side = f"{self.SIDE}x{self.SIDE}"
+        settings = InferSettings(
+            engine="eager",
+            precision=precision,
+            input_size=side,
+            batch=1,
+            workers=1,
+            threads=1,  # type: ignore[arg-type]
+        )
+        self.bench = Bench(infer=settings)
+        self.stage = Infer(self.bench.kit(HEATMAPS))
+        self.card = self.stage.prepare()
+        self._images = sample_images(models.SPECS["mobilenetv3"], self.SIDE, self.SIDE)
+
+    @staticmethod
+    def _speeds(engines) -> dict:
+        return {label: 1.0 + ("fp16" in str(label)) for label in engines}
+
+    def spoil(self) -> None:
+        """Its boxes come out twice as large from now on, in half precision alone."""
+        engine = self.stage._engine
+        run = engine.run
+
+        def run_and_spoil(images, out) -> None:
+            run(images, out)
+            out["wh"] *= 2
+
+        engine.run = run_and_spoil
+
+    def see(self, frames: int) -> list[dict[str, np.ndarray]]:
+        """The heads of each."""
+        seen = []
+        for seq in range(frames):
+            frame = self.bench.frame(seq, input_side=self.SIDE)
+            frame.array("input_rgb")[:] = self._images[seq % len(self._images)]
+            self.stage.process_round([frame])
+            assert frame.header.failure is None
+            seen.append({name: frame.array(name).copy() for name in ("hm", "wh")})
+            frame.give_back()
+        return seen
+
+
+def test_the_first_frames_bear_out_lower_precision(monkeypatch) -> None:
+    doubtful = Doubtful(monkeypatch)
+    assert doubtful.card.precision == "fp16" and "finds the same" in doubtful.card.on_precision
+    assert not doubtful.remembered
+    doubtful.see(MOST_FRAMES)
+    (told,) = doubtful.bench.models
+    assert doubtful.remembered == [told] and told.precision == "fp16" and doubtful.stage._engine.precision == "fp16"
+    assert (
+        told.on_precision.startswith(doubtful.card.on_precision + "; in the first ")
+        and ", too: AP" in told.on_precision
+    )
+
+
+def test_fp32_takes_the_place_of_what_finds_other_objects_in_the_first_frames(monkeypatch) -> None:
+    doubtful = Doubtful(monkeypatch)
+    doubtful.spoil()
+    seen = doubtful.see(MOST_FRAMES + 6)
+    (told,) = doubtful.bench.models
+    assert doubtful.remembered == [told] and told.precision == "fp32" and doubtful.stage._engine.precision == "fp32"
+    assert "it finds other objects" in told.on_precision and told.on_precision.endswith("so fp32 took its place")
+    again = MOST_FRAMES + 5 - (MOST_FRAMES + 5) % 6  # the first picture, once more
+    assert seen[0]["wh"].mean() > 1.5 * seen[again]["wh"].mean()
+    doubtful.stage.close()
+    assert len(doubtful.remembered) == 1
+
+
+def test_a_short_run_remembers_what_it_saw(monkeypatch) -> None:
+    doubtful = Doubtful(monkeypatch)
+    doubtful.see(1)
+    assert not doubtful.remembered
+    doubtful.stage.close()
+    (told,) = doubtful.remembered
+    assert told.precision == "fp16" and "in the first 1 frames" in told.on_precision
+
+
+def test_who_asks_for_a_precision_gets_it(monkeypatch) -> None:
+    doubtful = Doubtful(monkeypatch, "fp16")
+    assert doubtful.remembered == [doubtful.card] and doubtful.card.precision == "fp16"
+    doubtful.spoil()
+    doubtful.see(MOST_FRAMES)
+    assert doubtful.stage._engine.precision == "fp16" and not doubtful.bench.models
 
 
 def test_only_the_wanted_heat_maps_are_computed() -> None:
