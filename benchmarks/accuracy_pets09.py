@@ -20,7 +20,7 @@ import numpy as np
 from common import DATA, ROOT, finish, machine
 from numpy.typing import NDArray
 
-from pipeline.kernels.boxes import iou
+from pipeline.kernels.tracks import iou
 
 CLIP, TRUTH = DATA / "pets09" / "vtest.avi", DATA / "pets09" / "gt.txt"
 FRAMES = 795

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.flow.detections import Detections
 from pipeline.flow.messages import Audit
-from pipeline.kernels import boxes, tiles
-from pipeline.kernels.assign import UNMATCHED, assign
+from pipeline.kernels import tiles
+from pipeline.kernels.tracks import UNMATCHED, assign, iou
 
 # A tile has changed where it differs by so many times what the median tile does: in a scene that stands still that is
 # noise, of which the largest of a thousand tiles has less than three times as much.
@@ -96,7 +96,7 @@ def audit(found: Detections, taken: Detections, score_threshold: float) -> Audit
     """What was missed by the `taken` detections of an earlier frame, by those that were `found` in the frame itself:
     objects that none of the taken ones, each good for one, matches in class and at an IoU of 0.5."""
     objects = found.where(found.scores >= np.float32(score_threshold))
-    overlaps = boxes.iou(objects.boxes_xyxy.astype(np.float64), taken.boxes_xyxy.astype(np.float64))
+    overlaps = iou(objects.boxes_xyxy.astype(np.float64), taken.boxes_xyxy.astype(np.float64))
     overlaps[objects.class_ids[:, None] != taken.class_ids] = 0
     matches = assign(overlaps - np.nextafter(LEAST_IOU, 0))
     return Audit(len(objects), int((matches == UNMATCHED).sum()))

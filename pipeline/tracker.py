@@ -1,82 +1,18 @@
 """ByteTrack (Zhang et al., arXiv 2110.06864): the detections of one source in, the same with track ids out.
 
-Knows no stage, no message and no model. One `ByteTracker` follows one source. Its tracks lie in parallel arrays, and
-every step is one call for all of them.
+Knows no stage, no message and no model. One `ByteTracker` follows one source. A frame is one call into
+`pipeline.kernels.tracks`, which knows the steps; here is what lasts from frame to frame.
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK, Detections
-from pipeline.kernels import kalman
-from pipeline.kernels.assign import UNMATCHED, assign
-from pipeline.kernels.boxes import iou
+from pipeline.kernels import tracks as kernel
 from pipeline.settings import TrackerSettings
 
-
-@dataclass(slots=True)
-class _Tracks:
-    """T tracks as parallel arrays, eldest first.
-
-    states         (T, 5, 4) float64, see pipeline.kernels.kalman
-    class_ids      (T,) int32
-    track_ids      (T,) int32, `NO_TRACK` until confirmed
-    hits           (T,) int64, frames in which it was found
-    unseen_frames  (T,) int64, frames since it was found
-    detections     (T,) int64, its detection in the last frame, or `UNMATCHED`
-    scores         (T,) float32, of the detection found last
-    """
-
-    states: NDArray[np.float64]
-    class_ids: NDArray[np.int32]
-    track_ids: NDArray[np.int32]
-    hits: NDArray[np.int64]
-    unseen_frames: NDArray[np.int64]
-    detections: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    @classmethod
-    def starting(
-        cls,
-        detections: NDArray[np.int64],
-        boxes_xyxy: NDArray[np.float64],
-        class_ids: NDArray[np.int32],
-        scores: NDArray[np.float32],
-    ) -> Self:
-        """A track, found once, for each detection (N,) with its box (N, 4), class (N,) and score (N,)."""
-        count = len(detections)
-        return cls(
-            states=kalman.start(boxes_xyxy),
-            class_ids=class_ids,
-            track_ids=np.full(count, NO_TRACK, np.int32),
-            hits=np.ones(count, np.int64),
-            unseen_frames=np.zeros(count, np.int64),
-            detections=detections,
-            scores=scores,
-        )
-
-    def ids_by_detection(self, count: int) -> NDArray[np.int32]:
-        """The track id of each of the last frame's `count` detections, or `NO_TRACK`."""
-        found = self.detections != UNMATCHED
-        track_ids = np.full(count, NO_TRACK, np.int32)
-        track_ids[self.detections[found]] = self.track_ids[found]
-        return track_ids
-
-    def without(self, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Those of the last frame's `wanted` detections (N,) that no track has."""
-        wanted = wanted.copy()
-        wanted[self.detections[self.detections != UNMATCHED]] = False
-        return np.flatnonzero(wanted)
-
-    def where(self, keep: NDArray[np.bool_]) -> "_Tracks":
-        return _Tracks(*(getattr(self, field.name)[keep] for field in fields(self)))
-
-    def followed_by(self, others: "_Tracks") -> "_Tracks":
-        pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in fields(self))
-        return _Tracks(*(np.concatenate(pair) for pair in pairs))
+ROOM = 64  # for tracks, at first; twice as much whenever that is not enough
 
 
 class ByteTracker:
@@ -86,11 +22,19 @@ class ByteTracker:
         """Raises ValueError unless frames_per_second, the rate of the source, is above 0."""
         if not frames_per_second > 0:
             raise ValueError(f"frames_per_second {frames_per_second}: must be above 0")
-        self._settings = settings or TrackerSettings()
-        self._lost_frames = round(self._settings.lost_seconds * frames_per_second)
-        self._tracks = _Tracks.starting(
-            np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.int32), np.empty(0, np.float32)
+        settings = settings or TrackerSettings()
+        self._rules = kernel.Rules(
+            # As exact as the scores: one that is equal to its limit reaches it.
+            high_score=np.float32(settings.high_score),
+            low_score=np.float32(settings.low_score),
+            new_score=np.float32(settings.new_score),
+            first_iou=settings.first_iou,
+            second_iou=settings.second_iou,
+            confirm_frames=settings.confirm_frames,
+            lost_frames=round(settings.lost_seconds * frames_per_second),
         )
+        self._tracks = _with_room(ROOM)
+        self._count = 0
         self._ids_given = 0
 
     def update(self, detections: Detections, frames_elapsed: int = 1) -> Detections:
@@ -102,77 +46,50 @@ class ByteTracker:
         """
         if frames_elapsed < 1:
             raise ValueError(f"frames_elapsed {frames_elapsed}: must be 1 or more")
-        boxes_xyxy = np.array(detections.boxes_xyxy, np.float64, order="C")
-        tracks = self._tracks
-        tracks.unseen_frames += frames_elapsed
-        kalman.predict(tracks.states, frames_elapsed)
-        self._associate(boxes_xyxy, detections, just_seen=tracks.unseen_frames == frames_elapsed)
-        found = tracks.detections != UNMATCHED
-        kalman.correct(tracks.states, np.flatnonzero(found), boxes_xyxy[tracks.detections[found]])
-        tracks.scores[found] = detections.scores[tracks.detections[found]]
-        tracks.hits[found] += 1
-        tracks.unseen_frames[found] = 0
-        remembered = (tracks.track_ids != NO_TRACK) & (tracks.unseen_frames <= self._lost_frames)
-        started = self._started_by(boxes_xyxy, detections)
-        self._tracks = tracks.where(found | remembered).followed_by(started)
-        self._confirm()
-        return replace(detections, track_ids=self._tracks.ids_by_detection(len(detections)))
+        # Copies: what is read-only would be another type, for which all is compiled once more.
+        found = kernel.Found(
+            np.array(detections.boxes_xyxy, np.float64, order="C"),
+            np.array(detections.scores, np.float32),
+            np.array(detections.class_ids, np.int32),
+        )
+        self._make_room(self._count + len(detections))
+        self._count, self._ids_given, track_ids = kernel.update(
+            self._tracks, self._count, found, frames_elapsed, self._rules, self._ids_given
+        )
+        return replace(detections, track_ids=track_ids)
 
     def predicted(self, frames_ahead: int) -> Detections:
         """Where the confirmed tracks of the last frame should be `frames_ahead` later, where nobody looks; best score
         first. Changes nothing. Raises ValueError for frames_ahead below 1."""
         if frames_ahead < 1:
             raise ValueError(f"frames_ahead {frames_ahead}: must be 1 or more")
-        tracks = self._tracks.where((self._tracks.track_ids != NO_TRACK) & (self._tracks.unseen_frames == 0))
-        states = tracks.states.copy()
-        kalman.predict(states, frames_ahead)
-        order = np.argsort(-tracks.scores, kind="stable")
-        boxes_xyxy = kalman.to_boxes(states)[order].astype(np.float32)
-        return Detections(boxes_xyxy, tracks.scores[order], tracks.class_ids[order], tracks.track_ids[order])
+        tracks, some = self._tracks, slice(self._count)
+        shown = np.flatnonzero((tracks.track_ids[some] != NO_TRACK) & (tracks.unseen_frames[some] == 0))
+        shown = shown[np.argsort(-tracks.scores[shown], kind="stable")]
+        states = tracks.states[shown]
+        kernel.predict(states, frames_ahead)
+        boxes_xyxy = kernel.to_boxes(states).astype(np.float32)
+        return Detections(boxes_xyxy, tracks.scores[shown], tracks.class_ids[shown], tracks.track_ids[shown])
 
-    def _associate(self, boxes_xyxy: NDArray[np.float64], detections: Detections, just_seen: NDArray[np.bool_]) -> None:
-        """Write into the tracks which detection is theirs now; those on probation choose last."""
-        tracks, settings = self._tracks, self._settings
-        sound = _sound(boxes_xyxy)
-        high = sound & (detections.scores >= settings.high_score)
-        low = sound & ~high & (detections.scores >= settings.low_score)
-        overlaps = iou(kalman.to_boxes(tracks.states), boxes_xyxy)
-        overlaps[tracks.class_ids[:, None] != detections.class_ids] = 0
-        confirmed = tracks.track_ids != NO_TRACK
-        tracks.detections[:] = UNMATCHED
-        _match(tracks, confirmed, high, overlaps - settings.first_iou)
-        _match(tracks, confirmed & just_seen, low, overlaps - settings.second_iou)
-        _match(tracks, ~confirmed, high, overlaps - settings.first_iou)
-
-    def _started_by(self, boxes_xyxy: NDArray[np.float64], detections: Detections) -> _Tracks:
-        """New tracks, of the good detections that found none."""
-        good = detections.scores >= max(self._settings.new_score, self._settings.high_score)
-        fresh = self._tracks.without(_sound(boxes_xyxy) & good)
-        return _Tracks.starting(fresh, boxes_xyxy[fresh], detections.class_ids[fresh], detections.scores[fresh])
-
-    def _confirm(self) -> None:
-        """Give the next ids to tracks that have been found often enough."""
-        ready = (self._tracks.track_ids == NO_TRACK) & (self._tracks.hits >= self._settings.confirm_frames)
-        first, self._ids_given = self._ids_given + 1, self._ids_given + int(ready.sum())
-        self._tracks.track_ids[ready] = np.arange(first, self._ids_given + 1)
+    def _make_room(self, wanted: int) -> None:
+        room = len(self._tracks.hits)
+        if wanted <= room:
+            return
+        grown = _with_room(max(wanted, 2 * room))
+        for name, array in self._tracks._asdict().items():
+            getattr(grown, name)[:room] = array
+        self._tracks = grown
 
 
-def _sound(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes (N, 4) have a finite, positive area."""
-    with np.errstate(invalid="ignore"):  # inf - inf is the NaN that no comparison lets through
-        sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    return (sides.min(axis=1) > 0) & (sides.max(axis=1) < np.inf)
-
-
-def _match(
-    tracks: _Tracks, candidates: NDArray[np.bool_], wanted: NDArray[np.bool_], gains: NDArray[np.float64]
-) -> None:
-    """Give those `candidates` (T,) without a detection the `wanted` (N,) that no track has; gains is (T, N)."""
-    rows = np.flatnonzero(candidates & (tracks.detections == UNMATCHED))
-    columns = tracks.without(wanted)
-    if len(rows) and len(columns):
-        chosen = assign(gains[np.ix_(rows, columns)])
-        tracks.detections[rows] = np.where(chosen == UNMATCHED, UNMATCHED, columns[chosen])
+def _with_room(count: int) -> kernel.Tracks:
+    return kernel.Tracks(
+        states=np.zeros((count, *kernel.STATE_SHAPE)),
+        class_ids=np.zeros(count, np.int32),
+        track_ids=np.zeros(count, np.int32),
+        hits=np.zeros(count, np.int64),
+        unseen_frames=np.zeros(count, np.int64),
+        scores=np.zeros(count, np.float32),
+    )
 
 
 def warm_up() -> None:
@@ -183,3 +100,4 @@ def warm_up() -> None:
     tracker = ByteTracker()
     for _ in range(2):
         tracker.update(box)
+    tracker.predicted(1)

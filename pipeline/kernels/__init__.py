@@ -1,9 +1,8 @@
 """Compiled loops over plain arrays: NumPy and Numba, nothing else. Knows no message, no setting, no stage.
 
 peaks   the best cells of a heat map
-boxes   heads to boxes in source pixels; overlap of boxes
-kalman  where boxes will be
-assign  who belongs to whom
+boxes   heads to boxes in source pixels
+tracks  a frame of a tracker: where boxes will be, who overlaps whom, who belongs to whom, who stays
 tiles   how much a picture has changed
 
 Every loop releases the GIL, and is compiled once and kept on disk. Numba renews what it kept when the file of the

@@ -5,7 +5,6 @@ its sub-cell offset; the four-channel form regresses the distances to the left, 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.kernels.peaks import Peaks, find_peaks
@@ -77,21 +76,6 @@ def to_source_pixels(
     shift = np.array([shift_x, shift_y, shift_x, shift_y], np.float32)
     far_corner = np.array([width, height, width, height], np.float32)
     return np.clip(boxes_cells * scale + shift, np.float32(0), far_corner)
-
-
-@njit(nogil=True, cache=True)
-def iou(boxes_xyxy: NDArray[np.float64], others_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union (N, M) of boxes (N, 4) and (M, 4); 0 where they do not overlap or hold a NaN."""
-    overlaps = np.zeros((len(boxes_xyxy), len(others_xyxy)))
-    for i, a in enumerate(boxes_xyxy):
-        for j, b in enumerate(others_xyxy):
-            width = min(a[2], b[2]) - max(a[0], b[0])
-            height = min(a[3], b[3]) - max(a[1], b[1])
-            common = width * height
-            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-            if width > 0 and height > 0 and union > 0:  # a NaN may slip through min and max, but not through the union
-                overlaps[i, j] = common / union
-    return overlaps
 
 
 def warm_up() -> None:

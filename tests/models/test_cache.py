@@ -118,7 +118,7 @@ def test_damaged_kernels_are_compiled_anew(damage: str, tmp_path: Path) -> None:
     """Numba has no checksums, and raises what it stumbles over."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"CENTERSTREAM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    code = "from pipeline.kernels import compiled; from pipeline.kernels.assign import assign; import numpy as np; "
+    code = "from pipeline.kernels import compiled; from pipeline.kernels.tracks import assign; import numpy as np; "
     code += "compiled(lambda: assign(np.ones((2, 2)))); print(assign(np.eye(2)).tolist())"
 
     def start() -> str:

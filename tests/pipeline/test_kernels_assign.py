@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from pipeline.kernels.assign import UNMATCHED, assign
+from pipeline.kernels.tracks import UNMATCHED, assign
 
 GAINS = st.tuples(st.integers(0, 5), st.integers(0, 5)).flatmap(
     lambda shape: npst.arrays(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.kernels.boxes import decode_heads, iou
+from pipeline.kernels.boxes import decode_heads
+from pipeline.kernels.tracks import iou
 
 SAME = (1.0, 1.0, 0.0, 0.0)
 WIDE = 10_000

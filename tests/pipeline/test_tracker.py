@@ -3,10 +3,13 @@
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.settings import TrackerSettings
 from pipeline.tracker import ByteTracker
+from tests.kit.plain_tracker import PlainTracker
 
 PERSON, CAR = 0, 2
 FRAMES_PER_SECOND = 10.0
@@ -221,6 +224,51 @@ def test_says_which_settings_cannot_be() -> None:
         ByteTracker(frames_per_second=0)
     with pytest.raises(ValueError, match="frames_elapsed 0"):
         tracker().update(NOBODY, frames_elapsed=0)
+
+
+# --- against the plain twin ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[tuple[Detections, int]]:
+    """Frames with crowds that walk, flicker, change their class and lie upon each other; and gaps between them."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    people = draw(st.integers(0, 12))
+    places, steps = rng.uniform(0, 300, (people, 2)), rng.normal(0, 8, (people, 2))
+    frames = []
+    for _ in range(draw(st.integers(1, 25))):
+        places += steps
+        seen = rng.random(people) < 0.8
+        objects = [
+            (*(place + rng.normal(0, 2, 2)), float(rng.choice([0.05, 0.1, 0.2, 0.35, 0.5, 0.9])), int(rng.integers(2)))
+            for place in places[seen]
+        ]
+        found = detections(*objects)
+        for broken in (np.nan, np.inf, -np.inf):
+            if len(found) and rng.random() < 0.1:
+                found.boxes_xyxy[rng.integers(len(found)), rng.integers(4)] = broken
+        frames.append((found, int(rng.choice([1, 1, 1, 2, 7, 40]))))
+    return frames
+
+
+@given(
+    streams(), st.sampled_from([{}, {"first_iou": 0.0, "confirm_frames": 1}, {"lost_seconds": 0.0, "new_score": 0.1}])
+)
+def test_the_ids_are_those_of_the_plain_twin(frames: list[tuple[Detections, int]], settings: dict[str, float]) -> None:
+    followed = tracker(**settings)
+    plain = PlainTracker(msgspec.convert(settings, TrackerSettings), FRAMES_PER_SECOND)
+    for found, frames_elapsed in frames:
+        expected = plain.update(found, frames_elapsed).track_ids
+        np.testing.assert_array_equal(followed.update(found, frames_elapsed).track_ids, expected)
+
+
+def test_the_ids_of_a_crowd_that_grows_are_those_of_the_plain_twin() -> None:
+    rng = np.random.default_rng(0)
+    followed, plain = tracker(), PlainTracker(frames_per_second=FRAMES_PER_SECOND)
+    for count in (10, 60, 70, 300, 20, 500):
+        for _ in range(3):
+            found = detections(*((*rng.uniform(0, 3000, 2), 0.9, 0) for _ in range(count)))
+            np.testing.assert_array_equal(followed.update(found).track_ids, plain.update(found).track_ids)
 
 
 # --- where nobody looks ----------------------------------------------------------------------------------------------
