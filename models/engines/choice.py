@@ -32,8 +32,8 @@ MARGIN = 1.05
 BATCHES = (1, 2, 4, 8)
 ROUNDS = 5
 ROUND_SECONDS = 0.25
-# What is so many times slower than the best in the first round has no other.
-HOPELESS = 2.5
+# What is so many times slower than the best in its best one of the first rounds has no other.
+TRIAL_ROUNDS, HOPELESS = 2, 2.5
 
 EXACT: Precision = "fp32"
 
@@ -268,11 +268,11 @@ def _remembered(file_name: str, measure_here: Callable[[], Measured], lament: Ca
 def measure(engines: dict[Name, Engine], images_bhwc: Images) -> dict[Name, float]:
     """Images a second of each with all its lanes at work on these images: the median of rounds in which each has its
     turn, so that a machine that changes its pace changes it for all."""
-    rates = {name: [_images_per_second(engine, images_bhwc)] for name, engine in engines.items()}
-    best = max((rate for (rate,) in rates.values()), default=0.0)
-    for _ in range(ROUNDS - 1):
+    rates: dict[Name, list[float]] = {name: [] for name in engines}
+    for number in range(ROUNDS):
+        best = max((max(values) for values in rates.values() if values), default=0.0)
         for name, engine in engines.items():
-            if HOPELESS * rates[name][0] > best:
+            if number < TRIAL_ROUNDS or HOPELESS * max(rates[name]) > best:
                 rates[name].append(_images_per_second(engine, images_bhwc))
     return {name: float(np.median(values)) for name, values in rates.items()}
 
