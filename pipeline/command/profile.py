@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.uri import shown, shown_text
+from models.files import whole_file
 from pipeline.command import cli, preflight
 from pipeline.command.console import Console
 from pipeline.command.files import check_inputs, check_outputs
@@ -178,16 +179,15 @@ def _write(session: Session, folder: Path) -> None:
     """Whole files, whenever it is stopped."""
     if session.profile is None:
         return
-    _replace(folder / "report.json", msgspec.json.format(msgspec.json.encode(session.profile), indent=1) + b"\n")
-    _replace(folder / "report.html", page(session.profile, session.lines).encode())
-    _replace(folder / "trace.json", msgspec.json.encode(trace_events(session.lines)))
+    _write_whole(folder / "report.json", msgspec.json.format(msgspec.json.encode(session.profile), indent=1) + b"\n")
+    _write_whole(folder / "report.html", page(session.profile, session.lines).encode())
+    _write_whole(folder / "trace.json", msgspec.json.encode(trace_events(session.lines)))
 
 
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
+def _write_whole(path: Path, content: bytes) -> None:
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        with whole_file(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise OutputError(f"cannot write {shown_text(str(path))}: {error.strerror}") from None
 

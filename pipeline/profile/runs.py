@@ -75,7 +75,7 @@ def run(settings: Settings, folder: Path, seconds: float, show: Show, warm_share
         nonlocal is_over
         if state.started_at and not is_over and time.monotonic() - state.started_at >= seconds:
             is_over = True
-            supervisor.stop()
+            supervisor.finish()
         shown.update(state)
 
     with show() as shown:
@@ -83,7 +83,7 @@ def run(settings: Settings, folder: Path, seconds: float, show: Show, warm_share
         state = supervisor.run()
     if state.problems:
         raise state.problems[0]
-    if state.interrupted and not is_over:
+    if state.interrupted:
         raise Interrupted
     lines = frames.read(trace) if trace.exists() else []
     if not state.started_at or not state.ended_at or not lines:

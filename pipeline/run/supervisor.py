@@ -69,6 +69,7 @@ class Supervisor:
         self.state = RunState(launched_at=time.monotonic())
         self._heartbeats = Heartbeats()
         self._stop_signals = 0
+        self._has_enough = False
         self._is_ending = False
         self._deadline = float("inf")
         self._check, self._watched = check, watched
@@ -347,6 +348,8 @@ class Supervisor:
     # -- stopping
 
     def _check_signals(self) -> None:
+        if self._has_enough:
+            self._stop_sources()
         if not self._stop_signals:
             return
         self.state.interrupted = True
@@ -357,6 +360,10 @@ class Supervisor:
     def stop(self) -> None:
         """As by Ctrl-C: take no more frames, deliver those on their way."""
         self._stop_signals = max(self._stop_signals, 1)
+
+    def finish(self) -> None:
+        """The same, but nobody has interrupted anything: there is enough."""
+        self._has_enough = True
 
     def _on_signal(self, number: int) -> None:
         # Of a closed terminal the kernel and the shell may both tell: the second is no impatience.

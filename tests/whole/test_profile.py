@@ -1,6 +1,7 @@
 """`run_pipeline.py profile`: it names what was slowed on purpose, writes what can be read, and ends in one line."""
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+from msgspec.structs import replace
 
-from pipeline.profile import alone
+from pipeline.control.runstate import RunState
+from pipeline.profile import alone, runs
 from pipeline.profile.alone import Apart
 from pipeline.profile.record import Profile
+from pipeline.profile.runs import Interrupted
 from pipeline.profile.session import Session
 from pipeline.settings import InferSettings, RunSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN
@@ -207,6 +211,36 @@ def test_a_file_that_is_no_video_is_told_in_one_line(tmp_path) -> None:
     text.write_text("no video")
     done = run("profile", text, "--out", tmp_path / "profile")
     assert done.returncode == 3 and done.stderr.splitlines()[-1].startswith("error: "), done.stderr
+
+
+@pytest.mark.thorough
+def test_a_password_stays_out_of_all_that_is_told_and_written(play_server, tmp_path) -> None:
+    folder = tmp_path / "profile"
+    url = play_server(loop=True, user="cam", password="s3cret").url.replace("://", "://cam:s3cret@")
+    done = run("profile", url, "--seconds", 2, *SMALL, "--out", folder, "--apply", "--verbose")
+    assert done.returncode == 0, done.stderr
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"report.html", "report.json", "trace.json"} <= written.keys()
+    assert "s3cret" not in done.stdout + done.stderr
+    assert not [name for name, content in written.items() if b"s3cret" in content]
+
+
+def test_a_stop_while_the_last_frames_are_on_their_way_is_a_stop(tmp_path) -> None:
+    class Impatient(Silent):
+        """Presses Ctrl-C once, as soon as the run takes no more frames."""
+
+        pressed = False
+
+        def update(self, state: RunState) -> None:
+            if state.is_stopping and not self.pressed:
+                self.pressed = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    endless = SourceSettings(uri="lavfi:testsrc2=size=64x64:rate=25")
+    with Apart() as apart:
+        settings = session(CLIP, tmp_path, apart).settings
+    with pytest.raises(Interrupted):
+        runs.run(replace(settings, sources={"endless": endless}), tmp_path, 1.0, Impatient)
 
 
 def test_a_stop_leaves_what_was_measured(tmp_path) -> None:
