@@ -8,6 +8,8 @@
 classes, without a threshold, as the frames a second of the paper (arXiv 1904.07850, table 1) are counted: on a CPU the
 pipeline's peak search comes behind, on CUDA the peaks are searched there and candidates are all that comes out.
 
+Every engine is there in each precision it has (`openvino`, `openvino bf16`).
+
 First one lane with all cores at each batch, then as many lanes as the pipeline takes. Engines have their turn in
 rounds, so that a machine that changes its pace changes it for all; ratios are medians of the rounds' own. With them run
 two ceilings in the same precision on the same threads: one large matrix product and one dense convolution. Two, since
@@ -44,7 +46,7 @@ from torch import nn
 from models import SPECS, create_model, list_models, load_model
 from models.centernet import CenterNet
 from models.dcn import DeformConv
-from models.engines import ENGINES, Engine, EngineError, Job, available_engines, create_engine
+from models.engines import ENGINES, Engine, EngineError, Job, available_engines, create_engine, precisions
 from models.engines.choice import MARGIN, NOT_TRIED, choose
 from models.files import whole_file
 from models.zoo import ZOO, count
@@ -260,7 +262,9 @@ def make_engines(subject: Subject, job: Job, names: list[str]) -> tuple[dict[str
         tell(f"{subject.network.spec.name}: making engine {name} ({described(job)})")
         started = time.perf_counter()
         try:
-            engines[name] = create_engine(name, subject.network, job)
+            engine, _, precision = name.partition(" ")
+            wanted = replace(job, precision=precision) if precision else job
+            engines[name] = create_engine(engine, subject.network, wanted)
             seconds_to_make[name] = round(time.perf_counter() - started, 1)
         except EngineError as error:
             problems.append(f"left out at {described(job)}: {error}")
@@ -555,7 +559,14 @@ def fill(given: argparse.Namespace) -> None:
     given.models = [given.profile] if given.profile else given.models or list(MODELS)
     given.batches = given.batches or list(BATCHES[kind])
     given.threads = given.threads or settings.cpu_threads() * settings.cpu_workers()
-    given.engines = given.engines or [name for name in available_engines(kind) if name not in NOT_TRIED]
+    names = given.engines or [name for name in available_engines(kind) if name not in NOT_TRIED]
+    given.engines = [label for name in names for label in in_each_precision(name, kind)]
+
+
+def in_each_precision(name: str, kind: str) -> list[str]:
+    """`openvino`, its usual one, and `openvino bf16`."""
+    others = precisions(name, kind)[1:] if name in available_engines(kind) else ()
+    return [name, *(f"{name} {precision}" for precision in others)]
 
 
 def names_of(allowed: Any) -> Callable[[str], list[str]]:
