@@ -122,6 +122,9 @@ class SourceStage(Stage):
 class RoundStage(Stage):
     """Takes rounds of frames: each lane asks gather for one when it is free."""
 
+    def settle(self) -> None:
+        """What is done with the first frames alone is over."""
+
     def process_round(self, frames: list[Frame]) -> None:
         """The same for all frames of a round."""
         raise NotImplementedError

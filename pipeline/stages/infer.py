@@ -56,7 +56,7 @@ class Infer(RoundStage):
         return self._card
 
     def close(self) -> None:
-        self._end_probation()
+        self.settle()
 
     def _remember(self) -> None:
         ready.remember(self._asked(), self._weights, self._engine, self._card)
@@ -204,9 +204,9 @@ class Infer(RoundStage):
         if shadow:
             shadow.compare(image_hwc, outputs)
         if probation and probation.compare(image_hwc, outputs):
-            self._end_probation()
+            self.settle()
 
-    def _end_probation(self) -> None:
+    def settle(self) -> None:
         """The first frames have shown what they can: lower precision stays, or fp32 takes its place; both for good."""
         with self._judging:
             probation, self._probation = self._probation, None

@@ -260,6 +260,18 @@ def test_a_short_run_remembers_what_it_saw(monkeypatch) -> None:
     assert told.precision == "fp16" and "in the first 1 frames" in told.on_precision
 
 
+def test_once_settled_no_frame_is_computed_twice(monkeypatch) -> None:
+    doubtful = Doubtful(monkeypatch)
+    exact, runs = doubtful.stage._exact, []
+    run = exact.run
+    exact.run = lambda images, out: (runs.append(len(images)), run(images, out))
+    doubtful.see(1)
+    assert runs == [1]
+    doubtful.stage.settle()
+    doubtful.see(3)
+    assert runs == [1] and len(doubtful.bench.models) == 1
+
+
 def test_who_asks_for_a_precision_gets_it(monkeypatch) -> None:
     doubtful = Doubtful(monkeypatch, "fp16")
     assert doubtful.remembered == [doubtful.card] and doubtful.card.precision == "fp16"
