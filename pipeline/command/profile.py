@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.uri import shown, shown_text
-from models.files import whole_file
 from pipeline.command import cli, preflight
 from pipeline.command.console import Console
 from pipeline.command.files import check_inputs, check_outputs
@@ -185,9 +184,10 @@ def _write(session: Session, folder: Path) -> None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
     try:
-        with whole_file(path) as part:
-            part.write_bytes(content)
+        part.write_bytes(content)
+        part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {shown_text(str(path))}: {error.strerror}") from None
 
