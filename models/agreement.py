@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.decode import decode
+from models.soft_nms import iou
 
 # An object is what is reported by default; what comes close to it may be found with a little less.
 OBJECT_SCORE, FOUND_SCORE = 0.3, 0.1
@@ -80,7 +81,7 @@ def average_precision(truth: Sequence[Detections], found: Sequence[Detections], 
 def matches(truth: Detections, found: Detections, least_iou: float) -> NDArray[np.int64]:
     """For each of `found`, best score first, the object of `truth` that it is, -1 for none: the one of its class that
     it overlaps most, which nothing better has taken."""
-    overlaps = _iou(found[:, :4], truth[:, :4]) * (found[:, 5:] == truth[:, 5])
+    overlaps = iou(found[:, :4], truth[:, :4]) * (found[:, 5:] == truth[:, 5])
     matched = np.full(len(found), -1)
     for row in np.argsort(-found[:, 4], kind="stable") if len(truth) else ():
         best = int(overlaps[row].argmax())
@@ -88,12 +89,3 @@ def matches(truth: Detections, found: Detections, least_iou: float) -> NDArray[n
             matched[row] = best
             overlaps[:, best] = 0.0
     return matched
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 4) and (M, 4) boxes x1, y1, x2, y2 to (N, M)."""
-    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a, area_b = (np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)

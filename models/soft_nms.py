@@ -28,12 +28,13 @@ def soft_nms(
     return np.array(kept, np.intp), np.array(decayed, np.float64)
 
 
-def iou(boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Intersection over union (N, N) of each two of the boxes (N, 4); 0 where both are empty."""
+def iou(boxes_xyxy: NDArray[np.floating], others_xyxy: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+    """Intersection over union (N, M) of the boxes (N, 4) with the others (M, 4), or with each other where
+    none are given; 0 where both are empty."""
     boxes = boxes_xyxy.astype(np.float64)
-    near, far = boxes[:, :2], boxes[:, 2:]
-    sides = np.minimum(far[:, None], far) - np.maximum(near[:, None], near)
+    others = boxes if others_xyxy is None else others_xyxy.astype(np.float64)
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     common = sides.clip(0).prod(axis=2)
-    areas = (far - near).clip(0).prod(axis=1)
-    union = areas[:, None] + areas - common
+    areas, other_areas = ((each[:, 2:] - each[:, :2]).clip(0).prod(axis=1) for each in (boxes, others))
+    union = areas[:, None] + other_areas - common
     return np.divide(common, union, out=np.zeros_like(union), where=union > 0)

@@ -79,9 +79,7 @@ class PlainTracker:
     """Follows the objects of one source. Classes never mix; ids count from 1 over all classes."""
 
     def __init__(self, settings: TrackerSettings | None = None, frames_per_second: float = 30.0) -> None:
-        """Raises ValueError unless frames_per_second, the rate of the source, is above 0."""
-        if not frames_per_second > 0:
-            raise ValueError(f"frames_per_second {frames_per_second}: must be above 0")
+        """As there."""
         self._settings = settings or TrackerSettings()
         self._lost_frames = round(self._settings.lost_seconds * frames_per_second)
         self._tracks = _Tracks.starting(
@@ -90,14 +88,7 @@ class PlainTracker:
         self._ids_given = 0
 
     def update(self, detections: Detections, frames_elapsed: int = 1) -> Detections:
-        """The same detections of the next frame, in the same order, with the ids of confirmed tracks.
-
-        frames_elapsed is the distance to the frame of the last call; above 1 the frames between were dropped or failed.
-        Nobody looked then, so no track counts as missed: it is predicted over the gap, and judged by what is seen now.
-        Detections without a finite, positive area are left alone. Raises ValueError for frames_elapsed below 1.
-        """
-        if frames_elapsed < 1:
-            raise ValueError(f"frames_elapsed {frames_elapsed}: must be 1 or more")
+        """As there."""
         boxes_xyxy = np.array(detections.boxes_xyxy, np.float64, order="C")
         tracks = self._tracks
         tracks.unseen_frames += frames_elapsed
