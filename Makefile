@@ -9,7 +9,7 @@ DATA := $(or $(CENTERSTREAM_DATA),../shared/data)
 DEMO_CLIP := tests/data/pets09_excerpt.mp4
 STAMP := $(VENV)/.installed-$(OPENCV)
 
-.PHONY: setup demo test test-whole test-parts test-all faults soak check bench lock clean
+.PHONY: setup demo test test-whole test-parts test-all faults soak check bench pictures lock clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@# Never both builds of OpenCV: they overwrite each other.
 	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python 2>/dev/null
 	$(call install,-r requirements.lock)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python .ci/ahead.py
 ifeq ($(OPENCV),desktop)
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
 	$(call install,opencv-python)
@@ -71,10 +72,16 @@ bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 	if test -d $(DATA)/pets09; then $(BIN)/python benchmarks/accuracy_pets09.py; \
 	else echo "skipped accuracy_pets09.py: no pets09 in $(DATA), set CENTERSTREAM_DATA"; fi
+	if test -d $(DATA)/mot; then $(BIN)/python -m benchmarks.mot $(DATA)/mot; \
+	else echo "skipped benchmarks.mot: no mot in $(DATA), set CENTERSTREAM_DATA"; fi
+
+# Of the live page, for docs; needs Debian's chromium.
+pictures: setup
+	$(BIN)/python -m docs.make_pictures
 
 # Pins for every Python from 3.11; names no package index.
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra dev --extra onnxruntime --extra openvino --extra train \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra dev --extra onnxruntime --extra openvino --extra train --extra mqtt \
 		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean:

@@ -21,10 +21,16 @@ from configs import startup
 
 def main() -> int:
     from pipeline.command import cli
+    from pipeline.command.logline import error_line
     from pipeline.errors import CenterStreamError, place_of, way_of
 
     cli.hide_secrets_from_process_list()
+    is_log = False
     try:
+        if not sys.argv[1:]:
+            from pipeline.command import welcome
+
+            return welcome.main()
         if sys.argv[1:2] == ["ctl"]:
             from pipeline.command import ctl
 
@@ -33,7 +39,12 @@ def main() -> int:
             from pipeline.command import profile
 
             return profile.main(sys.argv[2:])
+        if sys.argv[1:2] == ["doctor"]:
+            from pipeline.command import doctor
+
+            return doctor.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
+        is_log = command.settings.run.log == "json"
         from pipeline.command import preflight
 
         preflight.check(command.settings, command.config)
@@ -42,22 +53,24 @@ def main() -> int:
 
             return validate(command.settings)
         from pipeline.command.console import Console
+        from pipeline.command.log import Log
         from pipeline.control.follow import Watched
         from pipeline.run.supervisor import Supervisor
 
-        with Console(command.verbose) as console:
+        with Log(command.settings) if is_log else Console(command.verbose) as console:
             check = partial(preflight.check_one, config=command.config)
             watched = Watched(command.config, command.read) if command.watch and command.config else None
-            state = Supervisor(command.settings, console.update, check, watched).run()
+            state = Supervisor(command.settings, console.update, check, watched, command.config).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)
         console.summarise(state)
         return state.exit_code
     except CenterStreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error_line(str(error), is_log), file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        print(f"error: a fault of CenterStream's own: {place_of(error)}; please report it", file=sys.stderr)
+        text = f"a fault of CenterStream's own: {place_of(error)}; please report it"
+        print(error_line(text, is_log), file=sys.stderr)
         if "--verbose" in sys.argv:
             print(way_of(error), file=sys.stderr)
         return CenterStreamError.exit_code

@@ -2,8 +2,9 @@
 
     python benchmarks/accuracy_pets09.py [--jsonl FILE] [--mot FILE] [--set KEY=VALUE ...]
 
-Runs the pipeline twice over the clip (all detections from score 0.05; tracks with the default settings), or takes files
-it wrote before; `--set` is the pipeline's own. AP50: persons at IoU 0.5, the area under the precision envelope at all
+Runs the pipeline twice over the clip (all detections from score 0.05; tracks of persons, for the truth knows nothing of
+the cars that stand there, with the default settings otherwise), or takes files it wrote before; `--set` is the
+pipeline's own. AP50: persons at IoU 0.5, the area under the precision envelope at all
 points (PASCAL VOC 2010), beside it COCO's 101 points. MOTA and IDF1: motmetrics at IoU 0.5. The data is looked for in
 $CENTERSTREAM_DATA/pets09.
 """
@@ -24,7 +25,7 @@ from pipeline.kernels.tracks import iou
 
 CLIP, TRUTH = DATA / "pets09" / "vtest.avi", DATA / "pets09" / "gt.txt"
 FRAMES = 795
-TARGETS = {"ap50": 0.88, "mota": 0.69, "idf1": 0.65}
+TARGETS = {"ap50": 0.88, "mota": 0.80, "idf1": 0.83}
 LEAST_IOU = 0.5
 
 Boxes = NDArray[np.float64]
@@ -115,7 +116,7 @@ def main() -> None:
         if not arguments.jsonl:
             run_pipeline("--score", "0.05", "--jsonl", str(jsonl), *changed)
         if not arguments.mot:
-            run_pipeline("--mot", str(mot), *changed)
+            run_pipeline("--mot", str(mot), "--classes", "person", *changed)
         truth = read_mot(TRUTH)
         ap50, ap50_coco = average_precision(read_persons(jsonl), truth)
         result = {"ap50": round(ap50, 4), "ap50_coco_101": round(ap50_coco, 4), **tracking(read_mot(mot), truth)}

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from pipeline.overlay import Overlay
 from pipeline.settings import EncoderSettings, InferSettings
-from pipeline.sinks.video import VideoSink, to_yuv420p
+from pipeline.sinks.h264 import to_yuv420p
+from pipeline.sinks.video import VideoSink
 from pipeline.sources.pixels import PixelConverter
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")

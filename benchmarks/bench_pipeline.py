@@ -39,7 +39,7 @@ from pipeline.settings import DeliverSettings, InferSettings, QueueSettings, Set
 from pipeline.sinks.video import VideoSink
 from pipeline.sources import CapturedFrame, open_source
 from pipeline.sources.pixels import PixelConverter
-from pipeline.tracker import ByteTracker
+from pipeline.tracker import Tracker
 
 NETWORK_FRAMES = 60
 
@@ -117,10 +117,7 @@ class Parts:
         return len(self._heads)
 
     def tracker(self) -> int:
-        tracker = ByteTracker(Settings().track, self.rate)
-        for detections in self._detections:
-            tracker.update(detections)
-        return len(self._detections)
+        return len(self._tracked())
 
     def draw_and_encode(self) -> int:
         overlay, results = Overlay(), self.results()
@@ -135,8 +132,11 @@ class Parts:
 
     def results(self) -> list[FrameResult]:
         """Of the `pictures`, with tracks."""
-        tracker = ByteTracker(Settings().track, self.rate)
-        return [self._result(seq, tracker.update(d)) for seq, d in enumerate(self._detections)]
+        return [self._result(seq, detections) for seq, detections in enumerate(self._tracked())]
+
+    def _tracked(self) -> list[Detections]:
+        tracker = Tracker(Settings().track)
+        return [tracker.update(detections, seq / self.rate) for seq, detections in enumerate(self._detections)]
 
     def _result(self, seq: int, detections: Detections) -> FrameResult:
         return FrameResult(

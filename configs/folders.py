@@ -14,7 +14,7 @@ def cache_dir() -> Path:
     """`$CENTERSTREAM_CACHE`, or `centerstream` in the user's cache folder; where that cannot be written, a private
     folder of this user under the temporary folder. Raises OSError where that one cannot be had either.
     """
-    usual = _usual()
+    usual = usual_cache_dir()
     return usual.absolute() if usual and _can_be_written(usual) else _private()
 
 
@@ -36,7 +36,8 @@ def home() -> Path | None:
         return None
 
 
-def _usual() -> Path | None:
+def usual_cache_dir() -> Path | None:
+    """Where the user, or the system for this user, wants it; None where nobody says."""
     if given := os.environ.get("CENTERSTREAM_CACHE"):
         return Path(given)
     if given := os.environ.get("XDG_CACHE_HOME"):

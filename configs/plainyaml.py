@@ -73,6 +73,16 @@ def parse(text: str) -> Any:
         raise Unreadable("not valid YAML", loader.line + 1) from None
 
 
+def inline(value: Any) -> str:
+    """`value` as YAML in one line, which `parse` reads back."""
+    dumped = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1e9)
+    return dumped.removesuffix("...\n").strip()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Loader` would not read as text."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML, where 1e-3 is a number, to YAML 1.1 a word for want of a point; and where dates and = are text."""
 
@@ -128,7 +138,8 @@ class _Loader(yaml.SafeLoader):
             raise Unreadable(_SCALARS[node.tag], _line(node), node.value) from None
 
 
-_Loader.add_implicit_resolver(_YAML + "float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(_YAML + "float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_YAML + "timestamp", _YAML + "value")]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()

@@ -13,7 +13,7 @@ import msgspec
 
 from configs import plainyaml
 from configs.plainyaml import DEEPEST, Unreadable
-from configs.uri import looks_like_an_address, shown, shown_text
+from configs.uri import HIDDEN, Secret, looks_like_an_address, shown, shown_text
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -28,7 +28,7 @@ def read_settings(kind: type[T], path: str | None, assignments: Iterable[tuple[s
 
     Raises ConfigError.
     """
-    tree = {} if path is None else _read_yaml(path, kind)
+    tree = {} if path is None else read_file(path, kind)[1]
     for key, value in assignments:
         _assign(tree, key, value)
     return check(kind, tree)
@@ -85,20 +85,22 @@ def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(below, path)
 
 
-def _read_yaml(path: str, kind: type) -> Tree:
+def read_file(path: str, kind: type) -> tuple[str, Tree]:
+    """The text of a YAML file for a `kind`, and what it says. Raises ConfigError."""
     where = f"configuration {shown_text(path)}"
     try:
-        tree = plainyaml.parse(plainyaml.read_file(path))
+        text = plainyaml.read_file(path)
+        tree = plainyaml.parse(text)
     except OSError as error:
         raise ConfigError(f"{where}: {error.strerror}") from None
     except Unreadable as error:
         line = f", line {error.line}" if error.line else ""
         raise ConfigError(f"{where}{line}: {_problem(error)}") from None
     if tree is None:
-        return {}
+        return text, {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected a mapping with the keys {_allowed_keys(kind)}")
-    return tree
+    return text, tree
 
 
 def _problem(error: Unreadable) -> str:
@@ -131,12 +133,17 @@ def _explain(text: str, tree: Tree, root: type) -> str:
         return f"{key}.{missing[1]}: is required"
     if not what.startswith(("Expected", "Invalid", "Number")):
         return f"{key}: {what}"  # a rule between several keys, in the struct's own words
-    return f"{key}: got {shown(_value_at(tree, path))}, allowed is {_describe(kind)}"
+    got = HIDDEN if _is_secret(kind) else shown(_value_at(tree, path))
+    return f"{key}: got {got}, allowed is {_describe(kind)}"
+
+
+def _is_secret(kind: Any) -> bool:
+    return kind is Secret or any(_is_secret(part) for part in typing.get_args(kind))
 
 
 def _explain_key(path: list[str], tree: Tree, root: type) -> str:
     """Of a mapping whose keys are the user's own."""
-    kind = typing.get_args(_type_at(path, root))[0]
+    kind = typing.get_args(_bare(_type_at(path, root)))[0]
     wrong = next((key for key in _value_at(tree, path) if not _is_valid(key, kind)), None)
     return f"{shown_text('.'.join(path))}: got the key {shown(wrong)}, allowed is {_describe(kind)}"
 
@@ -176,6 +183,7 @@ def _allowed_keys(struct: type) -> str:
 def _type_at(path: list[str], root: type) -> Any:
     kind: Any = root
     for name in path:
+        kind = _bare(kind)
         if typing.get_origin(kind) is dict:
             kind = typing.get_args(kind)[1]
         elif typing.get_origin(kind) is tuple:
@@ -185,6 +193,11 @@ def _type_at(path: list[str], root: type) -> Any:
         else:
             return Any
     return kind
+
+
+def _bare(kind: Any) -> Any:
+    """Without what is said of it."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _value_at(tree: Any, path: list[str]) -> Any:

@@ -48,6 +48,12 @@ def filled(uri: Uri) -> Uri:
     return Uri(text)
 
 
+def value_of(text: str) -> str:
+    """`text`, or what it names if it is one name and nothing else. Raises SecretError."""
+    whole = _PLACE.fullmatch(text)
+    return _value(whole) if whole else text
+
+
 def _check_places(template: str) -> None:
     """Names may stand before the @ or after the host. Raises SecretError."""
     plain = _PLACE.sub(lambda place: "x" * len(place[0]), template)

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from configs.folders import cache_dir
@@ -60,11 +62,21 @@ def _keep_in_our_cache() -> None:
     with suppress(OSError):  # where there is no place at all, each says so itself when it needs one
         for name, folder in KEPT.items():
             _place(name, folder)
-        if sys.dont_write_bytecode:  # beside the sources; or each start of each process compiles all that it imports
+        # Beside the sources it may not be; or each start of each process would compile all that it imports.
+        if sys.dont_write_bytecode and not _is_compiled():
             sys.dont_write_bytecode, sys.pycache_prefix = False, _place("PYTHONPYCACHEPREFIX", "python")
             os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Compiled headers go under the temporary folder, wherever the rest is (torch 2.15), and save little.
     os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
+
+
+def _is_compiled() -> bool:
+    """Whether that was done where the sources lie, ours and those that were installed (`make setup`, pip)."""
+    if sys.pycache_prefix:
+        return False  # there nobody looks
+    spec = find_spec("msgspec")
+    origins = [__file__, spec.origin if spec else None]
+    return all(origin and Path(origin).with_name("__pycache__").is_dir() for origin in origins)
 
 
 def _place(name: str, folder: str) -> str:

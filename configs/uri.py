@@ -87,6 +87,16 @@ class Uri:
         return hash(self._text)
 
 
+class Secret(Uri):
+    """A password or a token: nothing of it is ever shown."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.network, self.shown, self.name = None, HIDDEN, HIDDEN
+
+
 def shown(value: Any) -> str:
     """Any value that a user gave, as an error may show it: in quotes if it is text, on one line, not too long, and
     without what may be a secret."""

@@ -1,9 +1,11 @@
 """The devices of this machine, by the names that users give them. Knows no network; torch only where CUDA may be."""
 
 import ctypes
+import importlib.util
 import platform
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 
 def choose_device(name: str, setting: str, usual_index: int = 0) -> str:
@@ -33,6 +35,41 @@ def _cuda_devices() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+class CudaUse(NamedTuple):
+    """Bytes that torch has allocated and reserved there in this process, those in use and in all of the whole device;
+    the share of the last moments in which it computed, None where nothing is installed that tells."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+    total_bytes: int
+    utilization: float | None
+
+
+def cuda_use(device: str) -> CudaUse | None:
+    """How a device "cuda:N" is used now; None where it does not tell."""
+    import torch
+
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        allocated_bytes, reserved_bytes = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        used_bytes = total_bytes - free_bytes
+        return CudaUse(allocated_bytes, reserved_bytes, used_bytes, total_bytes, _cuda_utilization(device))
+    except RuntimeError:  # it is lost; whoever computes there says so
+        return None
+
+
+def _cuda_utilization(device: str) -> float | None:
+    import torch
+
+    if importlib.util.find_spec("pynvml") is None:
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100
+    except Exception:  # what NVIDIA's library raises is its own, and differs with its version
+        return None
 
 
 def processor_name() -> str:

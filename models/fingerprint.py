@@ -14,9 +14,9 @@ SOURCES = Path(__file__).parent
 
 @cache
 def code_digest() -> str:
-    """Of all that is in this package's files: code, and the pictures that engines are judged on."""
+    """Of all that is in this package's files: code, graphs, and the pictures that engines are judged on."""
     digest = hashlib.blake2b(digest_size=12)
-    for path in sorted((*SOURCES.rglob("*.py"), *SOURCES.glob("samples/*"))):
+    for path in sorted((*SOURCES.rglob("*.py"), *SOURCES.glob("samples/*"), *SOURCES.glob("skeletons/*"))):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -31,10 +31,21 @@ class InputGeometry:
     def shift_y(self) -> float:
         return -self.top * self.scale_y
 
+    def cells(self, stride: int, columns: int, rows: int) -> tuple[int, int, int, int]:
+        """Of a grid of `columns` × `rows` cells of `stride` input pixels: left, top, right and bottom of those that the
+        frame touches; right and bottom are one past the end."""
+        right, bottom = -(-(self.left + self.width) // stride), -(-(self.top + self.height) // stride)
+        return self.left // stride, self.top // stride, min(columns, right), min(rows, bottom)
+
     @property
     def affine(self) -> tuple[float, float, float, float]:
         """(scale_x, scale_y, shift_x, shift_y)."""
         return self.scale_x, self.scale_y, self.shift_x, self.shift_y
+
+    def to_source(self, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+        """A rectangle of the input in pixels of the frame."""
+        scale_x, scale_y, shift_x, shift_y = self.affine
+        return scale_x * left + shift_x, scale_y * top + shift_y, scale_x * right + shift_x, scale_y * bottom + shift_y
 
 
 def fit_input(

@@ -13,7 +13,8 @@ from pipeline.errors import OutputError
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import OutputCounts, SignalChange
 from pipeline.flow.results import FrameResult
-from pipeline.sinks import Image, Sink
+from pipeline.kinds import SinkKind
+from pipeline.sinks import Image, Missed, Sink
 from pipeline.sinks.window import StopRequested
 
 # Frames of a live source that may wait for an output, those with pictures and those without. A file's wait as long as
@@ -99,18 +100,16 @@ class Output:
         make: Callable[[], Sink],
         failed: Callable[[OutputError], None],
         stop_requested: Callable[[], None],
-        has_pictures: bool = True,
-        has_fates: bool = False,
+        kind: SinkKind,
     ) -> None:
-        """As `pipeline.kinds.SinkKind` says; whoever reads the frames' pictures keeps their slots."""
-        self.has_fates = has_fates
-        self._reads = has_pictures
-        self._most_frames = WAITING_FRAMES if has_pictures else WAITING_LINES
+        """Whoever reads the frames' pictures keeps their slots."""
+        self.kind = kind
         self.name, self.counts = name, counts
         self._make, self._failed, self._stop_requested = make, failed, stop_requested
         self._sink: Sink | None = None
         self._path = counts.path  # of the file that is being written, and where that lies
         self._place: os.stat_result | None = None
+        self._lost = 0
         self._items: deque[_Item] = deque()
         self._at: list[_Item] = []
         self._following = threading.Lock()
@@ -134,7 +133,9 @@ class Output:
         """A frame, or that one was dropped; whether it is taken, and `then()` will be called. Without `may_wait` it is
         missed, and counted so, when too many wait already."""
         # What waits without a bound of its own is bounded by the slots.
-        reads = self._reads or may_wait or then is not None
+        has_picture = self.kind.has_pictures and not (self.kind.on_demand and image_bgr is None)
+        reads = has_picture or may_wait or then is not None
+        most_frames = WAITING_FRAMES if has_picture else WAITING_LINES
         is_frame = result.dropped is None
         item = _Item(
             lambda sink: sink.write(result, image_bgr), ticket, result.source_id, reads, is_frame, then or _nothing
@@ -143,7 +144,7 @@ class Output:
             if self.is_over or self._closing:
                 return False
             waiting = self._waiting.get(item.source_id, 0)
-            if len(self._items) >= MOST_WAITING or (is_frame and not may_wait and waiting >= self._most_frames):
+            if len(self._items) >= MOST_WAITING or (is_frame and not may_wait and waiting >= most_frames):
                 self.counts.missed += 1
                 return False
             ticket.hold(reads)
@@ -172,9 +173,22 @@ class Output:
             if self._waiting.get(source_id, 0) < WAITING_FRAMES and len(self._items) < 8 * WAITING_FRAMES:
                 self._put(_Item(lambda sink: sink.still(source_id, pts_seconds, image_bgr)))
 
+    def look(self) -> None:
+        """What it wants may have changed without a frame."""
+        with self._changed:
+            if not (self.is_over or self._items):
+                self._put(_Item(lambda sink: sink.look()))
+
     def open(self) -> None:
         """Also without a frame: a source without any came to a good end."""
         self._do(lambda sink: None)
+
+    def end(self, source_id: str) -> None:
+        """Nothing more comes of this source, for now."""
+        with self._changed:
+            is_open = self._sink is not None or self._items  # what was never opened is not opened for that
+            if is_open and not self.is_over and len(self._items) < MOST_WAITING:
+                self._put(_Item(lambda sink: sink.end(source_id)))
 
     def _do(self, work: Callable[[Sink], None]) -> None:
         with self._changed:
@@ -206,22 +220,23 @@ class Output:
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
-            error = None
+            taken, error = False, None
             try:
-                self._work(item)
+                taken = self._work(item)
             except OutputError as caught:
                 error = caught
             if item.counts:
                 with self._changed:
                     self._served(item.source_id)
-                self.counts.frames += error is None
-            self._done(item, taken=error is None)
+                    self.counts.missed += not (taken or error)
+                self.counts.frames += taken
+            self._done(item, taken)
             if error:
                 self._give_up(error)
         self._close_sink()
 
     def _done(self, item: _Item, taken: bool) -> None:
-        if item.ticket and taken:
+        if item.ticket and taken and not self.kind.on_demand:
             item.ticket.taken()
         with self._following:
             self._follow(item)
@@ -245,7 +260,9 @@ class Output:
             self._at = [self._items.popleft()] if self._items else []
             return self._at[0] if self._at else None
 
-    def _work(self, item: _Item) -> None:
+    def _work(self, item: _Item) -> bool:
+        """Whether the sink has taken it."""
+        is_taken = True
         if self._sink is None:
             self._sink = self._make()
             self._path = self.counts.path = self._sink.path or self.counts.path
@@ -253,12 +270,21 @@ class Output:
             item.work(self._sink)
         except StopRequested:
             self._stop_requested()
-        self.counts.way = self._sink.way
+        except Missed:
+            is_taken = False
+        self._tell_of(self._sink)
         if self._sink.path and self._sink.path != self._path:
             self._path, self._place = self._sink.path, None
             self.counts.segments += 1
         if item.ticket and self._place is None:  # the file is there from the first frame on
             self._place = self._stat()
+        return is_taken
+
+    def _tell_of(self, sink: Sink) -> None:
+        self.counts.way = sink.way
+        with self._changed:
+            self.counts.missed += sink.lost - self._lost
+            self._lost = sink.lost
 
     def _stat(self) -> os.stat_result | None:
         with suppress(OSError):
@@ -280,6 +306,7 @@ class Output:
         try:
             if sink:
                 sink.close()
+                self._tell_of(sink)
         except OutputError as error:
             if not self.counts.problem:
                 self.counts.problem = str(error)

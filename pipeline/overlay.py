@@ -1,4 +1,5 @@
-"""Draws the result of a frame onto its picture: boxes, labels, trails, an info line, a banner after a failure.
+"""Draws the result of a frame onto its picture: zones and lines with their counts, boxes, labels, trails, an info line,
+a banner after a failure.
 
 Works in place on BGR pixels with OpenCV and blends only small regions, never the whole picture. Knows no stage, no
 sink and no model.
@@ -6,6 +7,7 @@ sink and no model.
 
 import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.flow.results import FrameResult
+from pipeline.shapes import Line, Point
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]  # blue, green, red
@@ -64,13 +67,14 @@ class Overlay:
             _draw_banner(image_bgr, f"no result: {result.failure}", style)
             _draw_info(image_bgr, result, "", style)
             return
+        counts = _draw_layout(image_bgr, result, style)
         trails = self._trails_of(result)
         for track_id, trail in trails.items():
             _draw_trail(image_bgr, trail, result.pts_seconds, track_colour(track_id), style)
         visible = result.visible()
         labels = _draw_boxes(image_bgr, visible, result.class_names, style)
         info = _draw_info(image_bgr, result, f"{len(visible)} object{'s' * (len(visible) != 1)}", style)
-        _draw_labels(image_bgr, labels, [info], style)
+        _draw_labels(image_bgr, counts + labels, [info], style)
 
     def forget(self, source_id: str) -> None:
         self._trails.pop(source_id, None)
@@ -178,6 +182,59 @@ class _Label:
     short_text: str  # where there is no room for all
     colour: Colour
     box: Rectangle
+
+
+def _draw_layout(image: Image, result: FrameResult, style: _Style) -> list[_Label]:
+    """All zones and lines; returns their labels, with how many are in each, or have crossed it."""
+    labels: list[_Label] = []
+    for name, zone in result.layout.zones.items():
+        corners = _pixels(zone.polygon, image)
+        _draw_path(image, corners, True, style)
+        inside = result.zones[name].inside if name in result.zones else {}
+        labels.append(_Label(f"{name}  {_by_class(inside)}", f"{name}  {sum(inside.values())}", DARK, _bounds(corners)))
+    for name, line in result.layout.lines.items():
+        ends = _draw_line(image, line, style)
+        crossed = result.lines.get(name)
+        forward, backward = (sum(crossed.forward.values()), sum(crossed.backward.values())) if crossed else (0, 0)
+        text = f"{name}  {forward} forward  {backward} backward"
+        labels.append(_Label(text, f"{name}  {forward} / {backward}", DARK, _bounds(ends)))
+    return labels
+
+
+def _by_class(counts: Mapping[str, int]) -> str:
+    return "  ".join(f"{count} {class_name}" for class_name, count in counts.items()) or "0"
+
+
+def _pixels(points: Iterable[Point], image: Image) -> NDArray[np.int32]:
+    """(N, 2): x, y in whole pixels of the picture."""
+    height, width = image.shape[:2]
+    return np.array([(round(x * (width - 1)), round(y * (height - 1))) for x, y in points], np.int32)
+
+
+def _bounds(pixels: NDArray[np.int32]) -> Rectangle:
+    left, top = pixels.min(axis=0).tolist()
+    right, bottom = pixels.max(axis=0).tolist()
+    return left, top, right, bottom
+
+
+def _draw_path(image: Image, pixels: NDArray[np.int32], is_closed: bool, style: _Style) -> None:
+    """White and thin, with a dark edge: seen on bright ground and on dark."""
+    line = max(1, style.line // 2)
+    cv2.polylines(image, [pixels], is_closed, DARK, line + 2, cv2.LINE_AA)
+    cv2.polylines(image, [pixels], is_closed, WHITE, line, cv2.LINE_AA)
+
+
+def _draw_line(image: Image, line: Line, style: _Style) -> NDArray[np.int32]:
+    """With an arrow from its middle to the hand that is forward. Returns its ends."""
+    ends = _pixels(line.points, image)
+    _draw_path(image, ends, False, style)
+    along = (ends[1] - ends[0]).astype(np.float64)
+    ahead = np.array([-along[1], along[0]]) / max(1.0, float(np.hypot(*along)))
+    middle, reach = ends.mean(axis=0), 2.0 * style.text_height
+    tip, back, aside = middle + reach * ahead, reach / 3 * ahead, reach / 3 * np.array([-ahead[1], ahead[0]])
+    for path in ([middle, tip], [tip - back + aside, tip, tip - back - aside]):
+        _draw_path(image, np.round(path).astype(np.int32), False, style)
+    return ends
 
 
 def _draw_boxes(image: Image, shown: Detections, class_names: tuple[str, ...], style: _Style) -> list[_Label]:

@@ -4,14 +4,19 @@ Each struct is the configuration of one part; the part takes it as its only conf
 """
 
 import os
+import re
+from collections.abc import Collection, Iterator
+from itertools import count
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
-from configs.uri import Uri, shown
+from configs.uri import Network, Secret, Uri, shown
+from pipeline import addresses
 from pipeline.errors import UsageError
-from pipeline.kinds import SINKS
+from pipeline.kinds import ALLOWED, SINKS, kind_and_target
+from pipeline.shapes import MOST_SHAPES, Line, Zone
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 FrameCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -19,19 +24,24 @@ VideoPath = Annotated[
     str, Meta(pattern=r"\.(mp4|m4v|mov|mkv)$", description="a path that ends in .mp4, .m4v, .mov or .mkv")
 ]
 OutputPath = Annotated[str, Meta(min_length=1, description="a path, or - for standard output")]
-Output = Annotated[
-    str,
-    Meta(
-        pattern=rf"^({'|'.join(SINKS)}):",
-        description=f"KIND:PATH with a kind of {', '.join(SINKS)}, for example jsonl:objects.jsonl",
-    ),
-]
+Output = Annotated[Uri, Meta(description=ALLOWED)]
 MOST_THREADS = 64
+LAST_PORT = 65535
 Every = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0.0, le=3600.0)]
 SecondsOrOff = Annotated[float, Meta(ge=0.0, le=3600.0)]
 # Below it a busy machine's healthy worker would be taken for a dead one: it reports once a second.
 Silence = Annotated[float, Meta(ge=3.0, le=3600.0)]
+# Of a source, a zone or a line; it is in every line of the results, so no address gets in here
+SourceId = Annotated[
+    str, Meta(pattern=r"^[\w-][\w -]{0,63}$", description="a name of up to 64 letters, digits, spaces, - and _")
+]
+Zones = Annotated[
+    dict[SourceId, Zone], Meta(max_length=MOST_SHAPES, description=f"a mapping of up to {MOST_SHAPES} zones by name")
+]
+Lines = Annotated[
+    dict[SourceId, Line], Meta(max_length=MOST_SHAPES, description=f"a mapping of up to {MOST_SHAPES} lines by name")
+]
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,10 +75,29 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     decoder_threads: Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None = None
     # Stop after so many frames
     max_frames: FrameCount | None = None
+    # Parts of the picture in which objects are counted, by name
+    zones: Zones = {}
+    # Lines across which they are, by name
+    lines: Lines = {}
 
     def __post_init__(self) -> None:
         if not isinstance(self.uri, Uri):
             force_setattr(self, "uri", Uri(self.uri))
+
+    def check_counted(self, source_id: str, looked_for: Collection[str]) -> None:
+        """Raises UsageError for a zone or a line that counts another class than those that are looked for."""
+        for key, name in self.counted():
+            if name not in looked_for:
+                known = ", ".join(looked_for)
+                raise UsageError(
+                    f"sources.{source_id}.{key}: {shown(name)} is not looked for; what is looked for: {known}"
+                )
+
+    def counted(self) -> Iterator[tuple[str, str]]:
+        """The classes that zones and lines name, each with the key that does."""
+        for kind, shapes in (("zones", self.zones), ("lines", self.lines)):
+            for name, shape in shapes.items():
+                yield from ((f"{kind}.{name}.classes", class_name) for class_name in shape.classes)
 
 
 Size = Annotated[
@@ -171,26 +200,33 @@ class PostprocessSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """ByteTrack (arXiv 2110.06864). Raises ValueError where low_score > high_score."""
+    """Whom tracks follow, and how long. Raises ValueError where low_score > high_score."""
 
-    # Detections from this score on are matched first, with all tracks
+    # Detections from this score on are matched first, and may start a track
     high_score: Fraction = 0.35
-    # Those from this score on are matched after them, with the tracks just seen; they continue a track, never start one
+    # Those from this score on are matched after them; they continue a track, or find a lost one, but never start one
     low_score: Fraction = 0.1
-    # A detection that found no track starts one from this score on (and from high_score on)
+    # A track that was ever found with this score is confirmed as soon as confirm_frames say; a steady weaker one later
     new_score: Fraction = 0.5
-    # A first match must overlap more than this (intersection over union)
-    first_iou: Fraction = 0.1
-    # A match with a low score must overlap more than this
-    second_iou: Fraction = 0.5
-    # Frames in a row in which an object must be found before its track counts and gets an id
+    # A first match must be more alike than this: intersection over union, times the overlap of heights
+    first_overlap: Fraction = 0.2
+    # A match with a low score must be more alike than this
+    second_overlap: Fraction = 0.5
+    # Looks in which an object must be found before its track counts and gets an id; in a first look one is enough
     confirm_frames: Annotated[int, Meta(ge=1, le=100)] = 2
-    # A track that has not been found for longer is given up
-    lost_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.0
+    # A track that has not been found for longer is given up (or for half as long again as looks are apart)
+    lost_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.5
+    # Classes that are taken for each other: a track keeps its id from one to another of a group, and has the class that
+    # it was found as most. Names that the model does not know mean nothing
+    confused: tuple[tuple[str, ...], ...] = (("car", "truck", "bus"), ("bicycle", "motorcycle"))
 
     def __post_init__(self) -> None:
         if self.low_score > self.high_score:
             raise ValueError(f"low_score {self.low_score} must not exceed high_score {self.high_score}")
+        names = [name for group in self.confused for name in group]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"confused: {shown(twice)} stands in two groups; a class is in one at most")
 
 
 class EncoderSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +240,40 @@ class EncoderSettings(Struct, frozen=True, forbid_unknown_fields=True):
     quality: Annotated[int, Meta(ge=1, le=51)] = 24
 
 
+class RecordSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of the pictures in recordings (`record:FOLDER`), and for how long."""
+
+    # Only while one of these classes is seen; empty: always
+    classes: tuple[str, ...] = ()
+    # From so long before it is seen
+    pre_seconds: Annotated[float, Meta(ge=0.0, le=300.0)] = 5.0
+    # Until so long after it was last seen
+    post_seconds: SecondsOrOff = 10.0
+    # A recording goes on in a next file after so long
+    segment_minutes: Annotated[float, Meta(gt=0.0, le=1440.0)] = 10.0
+    # Files that began longer ago are deleted; None: they are kept
+    keep_days: Annotated[float, Meta(gt=0.0, le=36_500.0)] | None = None
+    # The oldest are deleted while all in the folder, of all sources, take more; None: they are kept
+    keep_gigabytes: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] | None = None
+
+    def check_classes(self, known: tuple[str, ...]) -> None:
+        """Raises UsageError for a class that is none of those that are looked for."""
+        unknown = [name for name in self.classes if name not in known]
+        if unknown:
+            raise UsageError(
+                f"deliver.record.classes: nobody looks for {shown(unknown[0])}, only for {', '.join(known)}"
+            )
+
+
+class SpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where results wait on the disk that are to go over a network, until whoever takes them has confirmed them."""
+
+    # A folder; null: one in the cache
+    folder: Annotated[str, Meta(min_length=1, description="a folder")] | None = None
+    # So much may wait for each output; then the oldest is given up
+    megabytes: Annotated[float, Meta(ge=0.1, le=1_000_000.0)] = 64.0
+
+
 class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of the results. A path of None means "not wanted"."""
 
@@ -213,29 +283,112 @@ class DeliverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     segment_minutes: Annotated[float, Meta(gt=0.0, le=44_640.0)] | None = 60.0
     # How the video is encoded
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    # What recordings keep
+    record: RecordSettings = field(default_factory=RecordSettings)
     # JSON lines, one object a frame; "-" is standard output
     jsonl: OutputPath | None = None
+    # JSON lines and CSV go on in a next file (`objects.1.jsonl`) before one is larger; None: never
+    rotate_megabytes: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] | None = None
+    # Of those files only the newest so many are kept; None: all
+    keep_files: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     # MOTChallenge text of the confirmed tracks
     mot: OutputPath | None = None
     # A window
     show: bool = False
     # Draw boxes into the video and the window
     overlay: bool = True
-    # More, of any kind, as kind:path
+    # More, of any kind, as kind:path or, on a network, as scheme://address
     also: tuple[Output, ...] = ()
+    # What waits for who is reached over a network and is not there
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "also", tuple(each if isinstance(each, Uri) else Uri(each) for each in self.also))
+        for address in self.also:
+            self._check_address(address)
+        if self.keep_files is not None and self.rotate_megabytes is None:
+            raise ValueError("keep_files goes with rotate_megabytes: without it there is one file")
+
+    @staticmethod
+    def _check_address(address: Uri) -> None:
+        found = kind_and_target(address.reveal())
+        if found is None:
+            raise ValueError(f"also has {shown(address)}, allowed is {ALLOWED}")
+        kind = SINKS[found[0]]
+        if kind.is_called and (problem := _no_server(address.network)):
+            raise ValueError(f"also has {shown(address)}, which {problem}")
+        if kind.options and "${" not in address.reveal():  # else it is looked at once what it names is in its place
+            try:
+                addresses.read(address, kind.options)
+            except ValueError as error:
+                raise ValueError(f"also has {shown(address)}: {error}") from None
 
     def outputs(self) -> dict[str, tuple[str, str]]:
-        """Kind and path of each output, by its name: its key, or its text where it has none."""
+        """Kind and target (a path, or an address with its secrets) of each output, by its name: its key, or how its
+        address is shown where it has none."""
         kinds = {"video": self.video, "jsonl": self.jsonl, "mot": self.mot, "window": "" if self.show else None}
-        named = {kind: (kind, path) for kind, path in kinds.items() if path is not None}
-        return named | {text: (text.partition(":")[0], text.partition(":")[2]) for text in self.also}
+        outputs = {kind: (kind, path) for kind, path in kinds.items() if path is not None}
+        for address in self.also:
+            names = (f"{address.shown} {number}" if number > 1 else address.shown for number in count(1))
+            outputs[next(name for name in names if name not in outputs)] = kind_and_target(address.reveal()) or ("", "")
+        return outputs
 
     def files(self) -> dict[str, str]:
         """The paths to be written, by name; "-" is standard output, {source} stands for each source."""
         return {name: path for name, (kind, path) in self.outputs().items() if SINKS[kind].is_file}
 
+    def folders(self) -> dict[str, str]:
+        """The folders to be written into, by name, as `files`."""
+        return {name: path for name, (kind, path) in self.outputs().items() if SINKS[kind].is_folder}
+
     def has_pictures(self) -> bool:
+        """Of every frame; others may be asked for while the run goes on."""
+        return any(SINKS[kind].has_pictures and not SINKS[kind].on_demand for kind, _ in self.outputs().values())
+
+    def may_have_pictures(self) -> bool:
         return any(SINKS[kind].has_pictures for kind, _ in self.outputs().values())
+
+
+def _no_server(network: Network | None) -> str | None:
+    """Why none can be called there."""
+    if network and not network.problem and int(network.port[1:] or 0) > LAST_PORT:
+        return f"has a port beyond {LAST_PORT}"
+    return network.problem if network else "has no form that can be read"
+
+
+LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+SHORTEST_TOKEN = 16
+
+
+class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The live page, its pictures and figures. Raises ValueError for an address beyond this machine without a token."""
+
+    # HOST:PORT where the page is; None: nowhere
+    at: (
+        Annotated[
+            str, Meta(pattern=r"^([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$", description="HOST:PORT, as 127.0.0.1:8080")
+        ]
+        | None
+    ) = None
+    # Whoever asks has to give it; beyond this machine there must be one. ${NAME} and ${file:PATH} are filled in
+    token: Annotated[Secret, Meta(description=f"text of {SHORTEST_TOKEN} letters or more")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is not None and not isinstance(self.token, Secret):
+            force_setattr(self, "token", Secret(self.token))
+        if self.at and not self.is_local and not self.token:
+            how = "--set 'serve.token=${CENTERSTREAM_TOKEN}' takes it from the environment"
+            raise ValueError(f"at {self.at} others can reach the page, so it needs a token: {how}")
+        if self.at and self.host_and_port()[1] > LAST_PORT:
+            raise ValueError(f"at {self.at}: a port is {LAST_PORT} at the most")
+
+    @property
+    def is_local(self) -> bool:
+        return self.at is not None and LOOPBACK.fullmatch(self.host_and_port()[0]) is not None
+
+    def host_and_port(self) -> tuple[str, int]:
+        host, _, port = (self.at or "").rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -259,6 +412,8 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     # Each stage its own process, or all in this one
     placement: Literal["processes", "threads"] = "processes"
+    # How the run tells of itself on standard error: for people, or a JSON object a line
+    log: Literal["text", "json"] = "text"
     # Stages that share a process, such as [[postprocess, track, deliver]]: what ends one of them ends all
     groups: tuple[tuple[Groupable, ...], ...] = ()
     # How long a stop waits for frames on their way
@@ -283,12 +438,6 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return next((group for group in self.groups if stage in group), (stage,))
 
 
-# Of a source; it is in every line of the results, so no address gets in here
-SourceId = Annotated[
-    str, Meta(pattern=r"^[\w-][\w -]{0,63}$", description="a name of up to 64 letters, digits, spaces, - and _")
-]
-
-
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """One run. `sources` is keyed by source id."""
 
@@ -297,8 +446,19 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     postprocess: PostprocessSettings = field(default_factory=PostprocessSettings)
     track: TrackerSettings = field(default_factory=TrackerSettings)
     deliver: DeliverSettings = field(default_factory=DeliverSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        if self.serve.at and self.run.placement == "threads":
+            raise ValueError(
+                "serve.at goes with run.placement processes: the page is one more, and asks the run by its socket"
+            )
+
+    def may_have_pictures(self) -> bool:
+        """Full-size ones: of every frame, or of those that somebody looks at."""
+        return self.serve.at is not None or self.deliver.may_have_pictures()
 
     def lowest_score(self) -> float:
         """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""

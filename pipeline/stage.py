@@ -12,12 +12,15 @@ from pipeline.flow.ledger import Ledger
 from pipeline.flow.messages import (
     EndOfStream,
     Free,
+    Heat,
     ModelCard,
     Pause,
+    Pixels,
     Retune,
     SignalChange,
     Start,
     StreamStart,
+    WantPixels,
 )
 from pipeline.flow.metrics import Meter
 from pipeline.flow.sharedmem import Lessor, Pool
@@ -25,6 +28,10 @@ from pipeline.settings import Settings
 
 # The path of every frame, and the order in which everything is listed.
 CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")
+# The worker with the live page: no frame comes to it.
+SERVE = "serve"
+# What deliver publishes for it, among the run's queues, and where decoders come to with a camera's own packets.
+PUBLISHED, CODED = "published", "coded"
 # Who gets what a stage sends on. What needs no network goes past inference.
 NEXT = {"decode": "gather", "gather": "postprocess", "infer": "postprocess", "postprocess": "track", "track": "deliver"}
 # Pools of shared memory: pixels, leased by decoders, and raw heads, leased by inference.
@@ -42,10 +49,13 @@ class Kit:
     source_id, place  of its source (decode only)
     is_patient        a source that cannot be opened is waited for (decode only)
     incarnation       how often the worker was started before
+    endpoints         the prefix of every queue's name
     lessor            free slots of the pool that this stage leases from
     tell              says what the stage is busy with before the first frame
     say_model         the network computes otherwise, or more is known of it, than `prepare` said (infer)
     say_ended         a source's last frame has met its fate (deliver)
+    want_pictures     asks for full-size pictures of sources, beside those that are taken anyway, and for heat maps
+                      (deliver)
     ask_stop          asks for the whole run to stop; True: the user wants it to
     stopped           whether this stage was told to take no more frames
     """
@@ -55,6 +65,7 @@ class Kit:
     place: int
     is_patient: bool
     incarnation: int
+    endpoints: str
     pools: Mapping[str, Pool]
     lessor: Lessor | None
     ledger: Ledger
@@ -62,6 +73,7 @@ class Kit:
     tell: Callable[[str], None]
     say_model: Callable[[ModelCard], None]
     say_ended: Callable[[str], None]
+    want_pictures: Callable[[WantPixels], None]
     ask_stop: Callable[[bool], None]
     stopped: Callable[[], bool]
 
@@ -98,6 +110,9 @@ class Stage:
         """Change the frame from what the stage before made into what the next one needs."""
         raise NotImplementedError
 
+    def show_heat(self, heat: Heat) -> None:
+        """Whose heat maps somebody looks at (postprocess). From another thread than `process`'s."""
+
     def idle(self) -> None:
         """A few times a second, between frames."""
 
@@ -115,7 +130,7 @@ class SourceStage(Stage):
         """Emit a StreamStart, frames and an EndOfStream, until the source ends or `kit.stopped()`."""
         raise NotImplementedError
 
-    def hear(self, word: Pause | Retune) -> None:
+    def hear(self, word: Pause | Pixels | Retune) -> None:
         """From another thread than `run`'s."""
 
 

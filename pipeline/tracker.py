@@ -1,103 +1,134 @@
-"""ByteTrack (Zhang et al., arXiv 2110.06864): the detections of one source in, the same with track ids out.
+"""Follows the objects of one source: its detections in, the same with track ids out.
 
-Knows no stage, no message and no model. One `ByteTracker` follows one source. A frame is one call into
-`pipeline.kernels.tracks`, which knows the steps; here is what lasts from frame to frame.
+Knows no stage, no message and no model. A look is one call into `pipeline.kernels.tracks`, which knows the steps; here
+is what lasts from look to look. Times are the source's own, in seconds: a gap is as long as it was, whatever lay in it.
 """
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.kernels import tracks as kernel
 from pipeline.settings import TrackerSettings
 
 ROOM = 64  # for tracks, at first; twice as much whenever that is not enough
+# Looks that are usually further apart than tracks are remembered are no gaps. How far that is is learnt at this rate.
+USUAL_GAPS = 1.5
+LEARNT = 0.2
 
 
-class ByteTracker:
-    """Follows the objects of one source. Classes never mix; ids count from 1 over all classes."""
+def kinds_of(class_names: Sequence[str], confused: Sequence[Sequence[str]]) -> NDArray[np.int32]:
+    """The kind of each class (C,): its own number, or that of the first of its group."""
+    kinds = np.arange(len(class_names), dtype=np.int32)
+    for group in confused:
+        numbers = [number for number, name in enumerate(class_names) if name in group]
+        kinds[numbers] = min(numbers, default=0)
+    return kinds
 
-    def __init__(self, settings: TrackerSettings | None = None, frames_per_second: float = 30.0) -> None:
-        """Raises ValueError unless frames_per_second, the rate of the source, is above 0."""
-        if not frames_per_second > 0:
-            raise ValueError(f"frames_per_second {frames_per_second}: must be above 0")
+
+class Tracker:
+    """Follows the objects of one source. Classes of different kinds never mix; ids count over all classes."""
+
+    def __init__(
+        self, settings: TrackerSettings | None = None, kinds: NDArray[np.int32] | None = None, ids_given: int = 0
+    ) -> None:
+        """`kinds` are those of `kinds_of`; without them each class is one of its own. The first id is the next after
+        `ids_given`."""
         settings = settings or TrackerSettings()
         self._rules = kernel.Rules(
             # As exact as the scores: one that is equal to its limit reaches it.
-            high_score=np.float32(settings.high_score),
-            low_score=np.float32(settings.low_score),
-            new_score=np.float32(settings.new_score),
-            first_iou=settings.first_iou,
-            second_iou=settings.second_iou,
+            low_score=float(np.float32(settings.low_score)),
+            high_score=float(np.float32(settings.high_score)),
+            new_score=float(np.float32(settings.new_score)),
+            first_overlap=settings.first_overlap,
+            second_overlap=settings.second_overlap,
             confirm_frames=settings.confirm_frames,
-            lost_frames=round(settings.lost_seconds * frames_per_second),
         )
-        self._tracks = _with_room(ROOM)
+        self._kinds = np.zeros(0, np.int32) if kinds is None else kinds
+        self._lost_seconds = settings.lost_seconds
+        self._tracks = np.zeros(ROOM, kernel.TRACK)
         self._count = 0
-        self._ids_given = 0
+        self._last_seconds: float | None = None
+        self._usual_seconds = 0.0
+        self.ids_given = ids_given
 
-    def update(self, detections: Detections, frames_elapsed: int = 1) -> Detections:
-        """The same detections of the next frame, in the same order, with the ids of confirmed tracks.
+    def update(self, detections: Detections, pts_seconds: float) -> Detections:
+        """The detections of the next look, in the same order, with the ids of confirmed tracks. Of one that has an id
+        the box is where its track is taken to be now, and the class is what the track was found as most.
 
-        frames_elapsed is the distance to the frame of the last call; above 1 the frames between were dropped or failed.
-        Nobody looked then, so no track counts as missed: it is predicted over the gap, and judged by what is seen now.
-        Detections without a finite, positive area are left alone. Raises ValueError for frames_elapsed below 1.
+        A look that is no later than the last one is taken to be as late as looks usually are. Detections without a
+        finite, positive area are left alone. Raises ValueError for a time that is no number.
         """
-        if frames_elapsed < 1:
-            raise ValueError(f"frames_elapsed {frames_elapsed}: must be 1 or more")
+        is_first = self._last_seconds is None
+        seconds = self._passed(pts_seconds)
         # Copies: what is read-only would be another type, for which all is compiled once more.
-        found = kernel.Found(
-            np.array(detections.boxes_xyxy, np.float64, order="C"),
-            np.array(detections.scores, np.float32),
-            np.array(detections.class_ids, np.int32),
+        boxes_xyxy, scores = detections.boxes_xyxy.astype(np.float32, "C"), detections.scores.astype(np.float32)
+        class_ids, track_ids = detections.class_ids.astype(np.int32), np.zeros(len(scores), np.int32)
+        self._make_room(self._count + len(scores))
+        self._count, self.ids_given = kernel.update(
+            self._tracks,
+            self._count,
+            boxes_xyxy,
+            scores,
+            class_ids,
+            track_ids,
+            self._kinds,
+            seconds,
+            max(self._lost_seconds, USUAL_GAPS * self._usual_seconds),
+            self._rules,
+            self.ids_given,
+            is_first,
         )
-        self._make_room(self._count + len(detections))
-        self._count, self._ids_given, track_ids = kernel.update(
-            self._tracks, self._count, found, frames_elapsed, self._rules, self._ids_given
-        )
-        return replace(detections, track_ids=track_ids)
+        return Detections(boxes_xyxy, detections.scores, class_ids, track_ids)
 
-    def predicted(self, frames_ahead: int) -> Detections:
-        """Where the confirmed tracks of the last frame should be `frames_ahead` later, where nobody looks; best score
-        first. Changes nothing. Raises ValueError for frames_ahead below 1."""
-        if frames_ahead < 1:
-            raise ValueError(f"frames_ahead {frames_ahead}: must be 1 or more")
-        tracks, some = self._tracks, slice(self._count)
-        shown = np.flatnonzero((tracks.track_ids[some] != NO_TRACK) & (tracks.unseen_frames[some] == 0))
-        shown = shown[np.argsort(-tracks.scores[shown], kind="stable")]
-        states = tracks.states[shown]
-        kernel.predict(states, frames_ahead)
-        boxes_xyxy = kernel.to_boxes(states).astype(np.float32)
-        return Detections(boxes_xyxy, tracks.scores[shown], tracks.class_ids[shown], tracks.track_ids[shown])
+    def predicted(self, pts_seconds: float) -> Detections:
+        """Where the confirmed tracks of the last look should be at this time, when nobody looks; best score first.
+        Changes nothing. Raises ValueError for a time that is no number."""
+        if not math.isfinite(pts_seconds):
+            raise ValueError(f"pts_seconds {pts_seconds}: must be a number")
+        seconds = max(0.0, pts_seconds - self._last_seconds) if self._last_seconds is not None else 0.0
+        room = self._count
+        boxes_xyxy, scores = np.empty((room, 4), np.float32), np.empty(room, np.float32)
+        class_ids, track_ids = np.empty(room, np.int32), np.empty(room, np.int32)
+        count = kernel.ahead(self._tracks, self._count, seconds, boxes_xyxy, scores, class_ids, track_ids)
+        order = np.argsort(-scores[:count], kind="stable")
+        return Detections(boxes_xyxy[order], scores[order], class_ids[order], track_ids[order])
+
+    @property
+    def followed(self) -> frozenset[int]:
+        """The ids of all tracks that are not given up, those that have not been found lately among them. No id is given
+        twice."""
+        return frozenset(self._tracks["track_id"][: self._count].tolist()) - {NO_TRACK}
+
+    def _passed(self, pts_seconds: float) -> float:
+        """Since the last look."""
+        if not math.isfinite(pts_seconds):
+            raise ValueError(f"pts_seconds {pts_seconds}: must be a number")
+        last, self._last_seconds = self._last_seconds, pts_seconds
+        if last is None:
+            return 0.0
+        if pts_seconds <= last:
+            return self._usual_seconds
+        seconds = pts_seconds - last
+        # One long gap does not make gaps usual.
+        likely = min(seconds, 2 * self._usual_seconds) if self._usual_seconds else seconds
+        self._usual_seconds += LEARNT * (likely - self._usual_seconds) if self._usual_seconds else likely
+        return seconds
 
     def _make_room(self, wanted: int) -> None:
-        room = len(self._tracks.hits)
-        if wanted <= room:
-            return
-        grown = _with_room(max(wanted, 2 * room))
-        for name, array in self._tracks._asdict().items():
-            getattr(grown, name)[:room] = array
-        self._tracks = grown
-
-
-def _with_room(count: int) -> kernel.Tracks:
-    return kernel.Tracks(
-        states=np.zeros((count, *kernel.STATE_SHAPE)),
-        class_ids=np.zeros(count, np.int32),
-        track_ids=np.zeros(count, np.int32),
-        hits=np.zeros(count, np.int64),
-        unseen_frames=np.zeros(count, np.int64),
-        scores=np.zeros(count, np.float32),
-    )
+        room = len(self._tracks)
+        if wanted > room:
+            grown = np.zeros(max(wanted, 2 * room), kernel.TRACK)
+            grown[:room] = self._tracks
+            self._tracks = grown
 
 
 def warm_up() -> None:
-    """Compile, or load from disk, what `ByteTracker` needs: seconds the first frame need not wait."""
-    box = Detections(
-        np.array([[0, 0, 9, 9]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.int32)
-    )
-    tracker = ByteTracker()
-    for _ in range(2):
-        tracker.update(box)
-    tracker.predicted(1)
+    """Compile, or load from disk, what `Tracker` needs: seconds the first frame need not wait."""
+    box = Detections.untracked(np.array([[0, 0, 9, 9]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    tracker = Tracker()
+    tracker.update(box, 0.0)
+    tracker.predicted(1.0)

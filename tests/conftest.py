@@ -1,20 +1,30 @@
-"""Fixtures that more than one test file uses: the clip, and RTSP servers that run as processes of their own."""
+"""Fixtures that more than one test file uses: the clip, RTSP servers that run as processes of their own, a browser."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
+from tests.kit.browser import chromium, require_browser
 from tests.kit.harness import end_since
 from tests.kit.places import CLIP
-from tests.kit.servers import GST_PYTHON, StartServer, require_gst, running
+from tests.kit.servers import GST_PYTHON, RtspServer, StartServer, require_gst, running
+
+# No test judges how long a thing takes: the machine may be busy.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What was compiled is kept between sessions, but not in the user's own cache."""
+    """What was compiled is kept between sessions, but not in the user's own cache. And threads that wait for each other
+    sleep: two that spin would take the cores from all that runs beside."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if config.cache:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
         if sys.dont_write_bytecode:  # where it may be, it is kept beside the sources
@@ -57,7 +67,9 @@ def clip() -> Path:
 def play_server() -> Iterator[StartServer]:
     """`start(file=CLIP, port=…, speed=…, loop=…, user=…, password=…, …)`: the server that needs nothing installed."""
     with ExitStack() as servers:
-        yield lambda **options: servers.enter_context(running(sys.executable, "play_server.py", options))
+        yield lambda **options: servers.enter_context(
+            running(sys.executable, "play_server.py", {"file": CLIP} | options)
+        )
 
 
 @pytest.fixture
@@ -65,7 +77,31 @@ def gst_server() -> Iterator[StartServer]:
     """The same with Debian's gst-rtsp-server; skips where it is missing, unless CENTERSTREAM_REQUIRE_RTSP=1."""
     require_gst()
     with ExitStack() as servers:
-        yield lambda **options: servers.enter_context(running(GST_PYTHON, "gst_server.py", options))
+        yield lambda **options: servers.enter_context(running(GST_PYTHON, "gst_server.py", {"file": CLIP} | options))
+
+
+@pytest.fixture
+def gst_relay() -> Iterator[StartServer]:
+    """`start(port=…, name=…, user=…, password=…, certificate=…)`: a server to publish to, and to read from by
+    `live_url`; skips as `gst_server`."""
+    require_gst()
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(running(GST_PYTHON, "gst_relay.py", options))
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[RtspServer]:
+    """One that plays the clip for ever."""
+    with running(sys.executable, "play_server.py", {"file": CLIP, "loop": True}) as camera:
+        yield camera
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Skips as `require_browser`."""
+    require_browser()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(params=["play_server", "gst_server"])
@@ -73,3 +109,15 @@ def rtsp_server(request: pytest.FixtureRequest) -> StartServer:
     """Each of the two in turn."""
     start: StartServer = request.getfixturevalue(request.param)
     return start
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from models import create_model, save_checkpoint
 from tests.kit.harness import HANG_SECONDS
 from tests.kit.places import CLIP, ROOT
 
@@ -126,8 +127,16 @@ def test_a_first_start_that_measures_every_engine(fresh) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_network_that_is_compiled(fresh) -> None:
+    """Of few kinds of layers: the compiler of C++ is started for each, and under strace it is slow."""
+    network = create_model("res_18")
+    save_checkpoint(network.state_dict(), fresh / "out" / "w.safetensors", network.spec)
     line = (CLIP, "--max-frames", 1, "--input", "64x64", "--engine", "compile", "--set", "run.start_seconds=600")
-    assert_kept_to_itself(trace_of(fresh, ROOT / "run_pipeline.py", *line), fresh)
+    weights = ("--model", "res_18", "--weights", "w.safetensors")
+    assert_kept_to_itself(trace_of(fresh, ROOT / "run_pipeline.py", *line, *weights), fresh)
+
+
+def test_a_look_at_this_machine(fresh) -> None:
+    assert_kept_to_itself(trace_of(fresh, ROOT / "run_pipeline.py", "doctor", CLIP), fresh)
 
 
 def test_a_training(fresh) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from models import skeleton
 from models.cache import cached_file
 from models.engines.engine import EngineError, Exported, Job
 from models.fingerprint import code_digest, versions
@@ -16,6 +17,8 @@ def exported(module: PixelNetwork, job: Job) -> Exported:
     """Raises EngineError where the network cannot be exported."""
 
     def make(path: Path) -> None:
+        if skeleton.fill(module, job.height, job.width, path):
+            return
         from models.export import export_onnx  # and torchvision: seconds that are paid only when there is no file yet
 
         export_onnx(module, path, job.height, job.width, batch=None)

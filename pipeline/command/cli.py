@@ -26,7 +26,8 @@ sources:
   lavfi:testsrc2               a test pattern
   rtsp://${USER}:${file:X}@h/1 with ${NAME} of the environment, or the first line of a file
 
-run_pipeline.py ctl --help     words for a run that goes on: list, add, remove, pause, set, stop
+run_pipeline.py doctor         is all there that a run would need? With SOURCE: what does it send, and how regularly
+run_pipeline.py ctl --help     words for a run that goes on: list, add, remove, pause, set, save, stop
 run_pipeline.py profile --help where the time of a run goes, what would make it faster, and how many cameras it could be
 
 exit codes:
@@ -36,13 +37,16 @@ exit codes:
 
 
 class Option(NamedTuple):
-    """A flag and the key that it sets; `{source}` in a key stands for the source's id. `kind` bool takes no value."""
+    """A flag and the key that it sets; `{source}` in a key stands for the source's id. `kind` bool takes no value.
+
+    `value` is what a flag without one sets; None where it must have one.
+    """
 
     flag: str
     key: str
     kind: type
     help: str
-    value: Any = True
+    value: Any = None
 
 
 OPTIONS = (
@@ -59,10 +63,12 @@ OPTIONS = (
     ),
     Option("--jsonl", "deliver.jsonl", str, "write one JSON object a frame; - is standard output"),
     Option("--mot", "deliver.mot", str, "write confirmed tracks in MOTChallenge format"),
-    Option("--also", "deliver.also", list, "more outputs, KIND:PATH,KIND:PATH"),
-    Option("--show", "deliver.show", bool, "show the video in a window; q ends"),
+    Option("--also", "deliver.also", list, "more outputs, KIND:PATH or scheme://address; may be given again"),
+    Option("--show", "deliver.show", bool, "show the video in a window; q ends", True),
     Option("--no-overlay", "deliver.overlay", bool, "do not draw boxes into video and window", False),
-    Option("--realtime", "sources.{source}.realtime", bool, "play a file at its own speed, dropping what is late"),
+    Option(
+        "--realtime", "sources.{source}.realtime", bool, "play a file at its own speed, dropping what is late", True
+    ),
     Option("--rtsp-transport", "sources.{source}.rtsp_transport", str, "tcp or udp"),
     Option("--model", "infer.model", str, "the network"),
     Option("--weights", "infer.weights", str, "a checkpoint for it, or its name in python -m models.zoo"),
@@ -71,6 +77,10 @@ OPTIONS = (
     Option("--precision", "infer.precision", str, "auto, fp32, bf16 or fp16"),
     Option("--shadow", "infer.shadow", int, "compute every so many frames in fp32, too, and tell how far the two part"),
     Option("--device", "infer.device", str, "auto, cpu, cuda or cuda:N"),
+    Option(
+        "--serve", "serve.at", str, "the live page and the metrics, at HOST:PORT (127.0.0.1:8080)", "127.0.0.1:8080"
+    ),
+    Option("--log", "run.log", str, "text, or json: what is told on standard error, for whoever collects logs"),
     Option("--placement", "run.placement", str, "processes, or threads for small machines and debuggers"),
 )
 
@@ -226,7 +236,11 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> N
         if option.kind is bool:
             parser.add_argument(option.flag, action="store_const", const=option.value, help=option.help)
         else:
-            parser.add_argument(option.flag, type=READ[option.kind], metavar=_METAVARS[option.kind], help=option.help)
+            more: dict[str, Any] = {"action": "extend"} if option.kind is list else {}
+            if option.value is not None:
+                more = {"nargs": "?", "const": option.value}
+            reading, metavar = READ[option.kind], _METAVARS[option.kind]
+            parser.add_argument(option.flag, type=reading, metavar=metavar, help=option.help, **more)
 
 
 def _number(kind: type) -> Callable[[str], Any]:

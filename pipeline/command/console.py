@@ -82,7 +82,7 @@ class Console:
         self._tell_once(f"ready after {state.started_at - state.launched_at:.1f} s: {model_line(state)}")
         self._next = self._next or time.monotonic() + 1.0
         # Not before there is a rate to tell.
-        if time.monotonic() >= self._next and _has_rate(state):
+        if time.monotonic() >= self._next and has_rate(state):
             self._next = time.monotonic() + LINE_SECONDS
             self._terminal.print(Text(plain_line(state)), soft_wrap=True)
 
@@ -102,7 +102,7 @@ class Console:
         self._out.wait()
 
 
-def _has_rate(state: RunState) -> bool:
+def has_rate(state: RunState) -> bool:
     return (
         state.started_at is not None and "deliver" in state.reports and state.reports["deliver"].frames_per_second > 0
     )
@@ -179,7 +179,7 @@ def live_view(state: RunState) -> RenderableType:
     parts: list[RenderableType] = [Text(model_line(state), style="dim"), _stage_table(state)]
     if len(state.sources) > 1:
         parts.append(_source_table(state))
-    if _has_rate(state):
+    if has_rate(state):
         parts.append(Text(plain_line(state)))
     done = _fraction_done(state)
     if done is not None:
@@ -214,11 +214,11 @@ def _source_table(state: RunState) -> Table:
         page, report = pages.get(name, Page()), state.reports.get(f"decode:{name}")
         rate = f"{report.frames_per_second:.1f}" if report else ""
         counts = (page.captured, page.delivered, page.dropped_frames, source.outage_count)
-        table.add_row(name, _state_line(source), rate, *map(str, counts))
+        table.add_row(name, state_line(source), rate, *map(str, counts))
     return table
 
 
-def _state_line(source: SourceState) -> str:
+def state_line(source: SourceState) -> str:
     """`lost since 12:04:31: no data for 5 s`."""
     signal = source.signal
     if signal is None or source.state in ("live", "ended"):
@@ -315,12 +315,12 @@ def _written(state: RunState) -> Iterator[str]:
     for source in state.sources.values():
         outputs |= source.outputs
     for counts in by_path([*state.written, *outputs.values()]).values():
-        if not counts.frames or counts.path in ("", "-"):
+        if not (counts.frames or counts.missed) or counts.path in ("", "-"):
             continue
         files = shown_text(counts.path) + f" and {counts.segments} more" * (counts.segments > 0)
         told = f"{files}: {counts.frames} frames"
         if counts.missed:
-            told += f", {counts.missed} missed because it was too slow"
+            told += f", {counts.missed} missed because it was too slow{' or away' * ('://' in counts.path)}"
         told += f", {counts.way}" * bool(counts.way)
         if counts.problem:
             yield f"{told}, then it failed"

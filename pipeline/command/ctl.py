@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from configs.uri import Uri, shown
 from pipeline.command import cli
 from pipeline.command.config import load_settings, parse_assignment
@@ -24,11 +26,13 @@ TUNABLE = {
 }
 WORDS = {
     "list": "each source: its state, how fast it is, and what became of its frames",
+    "look": "all that the run knows of itself, as JSON",
     "add": "one more source",
     "remove": "take no more frames of a source, and forget it",
     "pause": "take no frames of a source for now; a camera is left",
     "resume": "go on with a source that is paused",
     "set": "change what is looked for in a source, and how often",
+    "save": "write the zones and lines of a source, as they are now, into the run's --config",
     "stop": "stop the run, as by Ctrl-C",
 }
 GONE_SECONDS = 15.0
@@ -45,6 +49,9 @@ def main(arguments: list[str]) -> int:
     answer = control.tell(run, request)
     if isinstance(answer, control.Sources):
         print(table(answer.rows))
+        return EXIT_DONE
+    if isinstance(answer, control.View):
+        print(msgspec.json.encode(answer).decode())
         return EXIT_DONE
     if isinstance(request, control.Remove):
         _wait_until_gone(run, request.source_id)
@@ -67,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
             each.add_argument("source", metavar="SOURCE", help="as on the command line of a run")
             each.add_argument("--name", metavar="X", help="what it is called")
             cli.add_options(each, cli.SOURCE_OPTIONS)
-        elif word not in ("list", "stop"):
+        elif word not in ("list", "look", "stop"):
             each.add_argument("name", metavar="NAME")
         if word == "set":
             each.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=f"of {', '.join(TUNABLE)}")
@@ -122,11 +129,13 @@ def _name(given: argparse.Namespace) -> str:
 
 _REQUESTS: dict[str, Callable[[argparse.Namespace], control.Request]] = {
     "list": lambda given: control.List(),
+    "look": lambda given: control.Look(),
     "add": _add,
     "remove": lambda given: control.Remove(_name(given)),
     "pause": lambda given: control.Hold(_name(given), True),
     "resume": lambda given: control.Hold(_name(given), False),
     "set": _tune,
+    "save": lambda given: control.Save(_name(given)),
     "stop": lambda given: control.End(),
 }
 

@@ -39,6 +39,34 @@ def check_outputs(outputs: Mapping[str, str]) -> dict[Identity, str]:
     return written
 
 
+def check_folders(outputs: Mapping[str, str]) -> None:
+    """Outputs that write into a folder, by what they are; it and the one that it lies in are made where they are not.
+
+    Raises UsageError for a folder that two would write into, OutputError for one that cannot be written.
+    """
+    names: dict[str, str] = {}
+    for name, path in outputs.items():
+        _check_folder(name, Path(path))
+        other = names.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise UsageError(f"{other}: {shown_text(path)} is the folder of {name} too; give another folder")
+
+
+def _check_folder(name: str, path: Path) -> None:
+    places = [path, *path.parents][:3]
+    try:
+        os.path.realpath(path)  # `exists` takes what no name can be for one that is not there
+        place = next((place for place in places if place.exists()), None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: {shown_text(str(path))}: {_why_no_name(error)}") from None
+    if place is None:
+        raise UsageError(f"{name}: the folder of {shown_text(str(path.parent))} does not exist; make it first")
+    if not place.is_dir():
+        raise OutputError(f"{name}: cannot write into {shown_text(str(place))}: it is no folder")
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{name}: cannot write into {shown_text(str(place))}: no permission")
+
+
 def _descriptor_of(name: str, path: str) -> int | None:
     """1 for /dev/stdout, /dev/fd/1 and the like, 2 for standard error, None for a path that leads to no descriptor.
 
@@ -85,11 +113,14 @@ def _check_writable(name: str, path: str) -> None:
         exists, is_folder = place.exists(), place.is_dir() or path.endswith("/")
         folder_exists = place.parent.is_dir()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a name a file can have"
-        raise UsageError(f"{name}: {shown_text(path)}: {why}") from None
+        raise UsageError(f"{name}: {shown_text(path)}: {_why_no_name(error)}") from None
     if not folder_exists:
         raise UsageError(f"{name}: the folder of {shown_text(path)} does not exist; make it first")
     if is_folder:
         raise OutputError(f"{name}: cannot write {shown_text(path)}: it is a folder")
     if not os.access(place if exists else place.parent, os.W_OK):
         raise OutputError(f"{name}: cannot write {shown_text(path)}: no permission")
+
+
+def _why_no_name(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "not a name a file can have"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import models
 from configs.uri import shown_text
-from pipeline.command.files import Identity, check_inputs, check_outputs
+from pipeline.command.files import Identity, check_folders, check_inputs, check_outputs
 from pipeline.errors import UsageError
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.settings import Settings, SourceSettings
@@ -28,6 +28,9 @@ def check(settings: Settings, config: str | None = None) -> None:
     settings.infer.check_model(models.list_models())
     weights, class_names = _weights(settings)
     settings.postprocess.class_ids(class_names)
+    for source_id, source in settings.sources.items():
+        source.check_counted(source_id, settings.postprocess.classes or class_names)
+    settings.deliver.record.check_classes(settings.postprocess.classes or class_names)
     written = _written(settings, config, weights)
     for source in settings.sources.values():
         check_inputs({"the source": _files(source)}, written)
@@ -44,27 +47,35 @@ def check_one(settings: Settings, source_id: str, config: str | None = None) -> 
 
 def _written(settings: Settings, config: str | None, weights: Path) -> dict[Identity, str]:
     """The files that will be written, with words for each."""
-    written = check_outputs(_outputs(settings))
+    _check_shared(settings)
+    written = check_outputs(_each(settings, settings.deliver.files()))
+    check_folders(_each(settings, settings.deliver.folders()))
     check_inputs({"the configuration": [Path(config)] if config else [], "the weights": [weights]}, written)
     return written
 
 
-def _outputs(settings: Settings) -> dict[str, str]:
-    """The paths of all files that may be written, by what they are called.
+def _check_shared(settings: Settings) -> None:
+    """Raises UsageError for a file or an address that several sources, or outputs, would have to share and cannot."""
+    taken = set()
+    for name, (kind, target) in settings.deliver.outputs().items():
+        if len(settings.sources) > 1 and not SINKS[kind].is_shared and SOURCE not in target:
+            what = "address" if SINKS[kind].schemes else "name"
+            raise UsageError(f"deliver.{name}: {shown_text(target)} is for one source; put {SOURCE} into its {what}")
+        if SINKS[kind].schemes and target in taken:
+            raise UsageError(f"deliver.{name}: {shown_text(target)} is given twice; leave one out")
+        taken.add(target)
 
-    Raises UsageError for a file that several sources would have to share and cannot.
-    """
-    paths = {}
-    for name, path in settings.deliver.files().items():
-        kind, _ = settings.deliver.outputs()[name]
+
+def _each(settings: Settings, paths: dict[str, str]) -> dict[str, str]:
+    """The paths of all that may be written, for each source where it has its own, by what they are called."""
+    every = {}
+    for name, path in paths.items():
         if SOURCE not in path:
-            if len(settings.sources) > 1 and not SINKS[kind].is_shared:
-                raise UsageError(f"deliver.{name}: {shown_text(path)} is for one source; put {SOURCE} into its name")
-            paths[f"deliver.{name}"] = path
+            every[f"deliver.{name}"] = path
             continue
         for source_id in settings.sources:
-            paths[f"deliver.{name} ({source_id})"] = path.replace(SOURCE, source_id)
-    return paths
+            every[f"deliver.{name} ({source_id})"] = path.replace(SOURCE, source_id)
+    return every
 
 
 def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
@@ -79,7 +90,9 @@ def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
     if spec:
         return path, spec.class_names
     # Weights without names have the usual classes, or numbered ones: how many shows when they are loaded.
-    numbered = (name for name in settings.postprocess.classes if name.startswith(models.NUMBERED_CLASS))
+    counted = {name for source in settings.sources.values() for _, name in source.counted()}
+    named = dict.fromkeys((*settings.postprocess.classes, *sorted(counted)))
+    numbered = (name for name in named if name.startswith(models.NUMBERED_CLASS))
     return path, models.SPECS[settings.infer.model].class_names + tuple(numbered)
 
 

@@ -3,7 +3,7 @@
 Nothing is changed unless all of it can be: whoever asks for what cannot be is told why in one line.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Protocol
 
@@ -11,6 +11,8 @@ import msgspec
 from msgspec.structs import replace
 
 from pipeline.control.runstate import RunState, SourceState
+from pipeline.control.save import save_layout
+from pipeline.control.view import row, view
 from pipeline.control.words import (
     Add,
     Answer,
@@ -18,20 +20,20 @@ from pipeline.control.words import (
     End,
     Hold,
     List,
+    Look,
     Refused,
     Remove,
     Request,
-    Row,
+    Save,
     Sources,
     Tune,
     decode_request,
     encode,
 )
 from pipeline.errors import SourceError, StageError, UsageError
-from pipeline.flow.messages import Retune
+from pipeline.flow.messages import ModelCard, Retune
 from pipeline.flow.transport import Replier
 from pipeline.settings import MOST_SOURCES, Settings, SourceSettings
-from pipeline.stage import CHAIN
 
 # Looks whether a source can be added: all settings with it among the others, and its id. Raises UsageError,
 # OutputError or SourceError.
@@ -55,8 +57,9 @@ class Run(Protocol):
 class Desk:
     """Takes one word at a time, by whatever way it came."""
 
-    def __init__(self, run: Run, check: Check) -> None:
-        self._run, self._check = run, check
+    def __init__(self, run: Run, check: Check, config: str | None = None) -> None:
+        """`config`: the file that the run was started with."""
+        self._run, self._check, self._config = run, check, config
 
     def serve(self, replier: Replier) -> None:
         """Answer what has come there."""
@@ -75,7 +78,9 @@ class Desk:
         """Raises UsageError, SourceError or StageError for what cannot be done; then nothing was changed."""
         match request:
             case List():
-                return Sources(rows(self._run.state))
+                return Sources([row(self._run.state, *each) for each in self._run.state.sources.items()])
+            case Look():
+                return view(self._run.state, self._run.settings)
             case End():
                 self._run.stop()
                 return Done("the run stops")
@@ -91,6 +96,8 @@ class Desk:
                 self._going_on(request.source_id)
                 self._run.hold(request.source_id, request.paused)
                 return Done(f"{request.source_id} {'is paused' if request.paused else 'goes on'}")
+            case Save():
+                return Done(save_layout(self._config, request.source_id, self._known(request.source_id).layout))
             case Tune():
                 self._tune(request)
         return Done(f"{request.source_id} was changed")
@@ -141,6 +148,7 @@ class Desk:
             raise UsageError(
                 f"that would be {len(sources)} sources, at most {MOST_SOURCES} run at the same time; remove some first"
             )
+        self.check_counted({source_id: sources[source_id] for source_id in new})
         for source_id in new:
             self._check(replace(self._run.settings, sources=sources), source_id)
 
@@ -149,7 +157,12 @@ class Desk:
     def _tune(self, request: Tune) -> None:
         self._going_on(request.source_id)
         self.check_classes(request.classes)
-        self._run.tune(request.source_id, Retune(request.score, request.classes, request.max_rate, request.every))
+        then = replace(
+            self._run.state.sources[request.source_id].settings, zones=request.zones or {}, lines=request.lines or {}
+        )
+        self.check_counted({request.source_id: then})
+        changes = Retune(request.score, request.classes, request.max_rate, request.every, request.zones, request.lines)
+        self._run.tune(request.source_id, changes)
 
     def check_classes(self, classes: tuple[str, ...] | None) -> None:
         """Raises as `do`."""
@@ -157,32 +170,19 @@ class Desk:
         if classes is None or model is None:
             return
         self._run.settings.postprocess.class_ids(model.class_names, classes)
-        computed = [model.class_names[class_id] for class_id in model.class_of()]
+        computed = _computed(model)
         if not set(classes or model.class_names) <= set(computed):
             raise UsageError(
                 f"only the classes that the run was started with are computed: {', '.join(computed)}; "
                 "start it with all that you will want"
             )
 
+    def check_counted(self, sources: Mapping[str, SourceSettings], classes: tuple[str, ...] = ()) -> None:
+        """Do their zones and lines count what is looked for: `classes`, or all that is computed? Raises as `do`."""
+        if model := self._run.state.model:
+            for source_id, source in sources.items():
+                source.check_counted(source_id, classes or _computed(model))
 
-def rows(state: RunState) -> list[Row]:
-    """Each source as it is now."""
-    return [_row(state, source_id, source) for source_id, source in state.sources.items()]
 
-
-def _row(state: RunState, source_id: str, source: SourceState) -> Row:
-    page = state.page(source)
-    report = state.reports.get(f"{CHAIN[0]}:{source_id}")
-    name = "leaving" if source.is_leaving else source.state
-    return Row(
-        source_id=source_id,
-        state=name,
-        since_unix=source.since_unix,
-        cause=source.signal.cause if source.signal and source.signal.state == name else "",
-        frames_per_second=report.frames_per_second if report and name != "ended" else 0.0,
-        captured=page.captured,
-        delivered=page.delivered + page.failed,
-        dropped=page.dropped_frames,
-        outages=source.outage_count,
-        address=source.settings.uri.shown,
-    )
+def _computed(model: ModelCard) -> list[str]:
+    return [model.class_names[class_id] for class_id in model.class_of()]

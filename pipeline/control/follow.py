@@ -83,6 +83,7 @@ class Follower:
             if name in running and not running[name].is_leaving:
                 raise UsageError(f"sources.{name}: there is a source of this name already, added by ctl")
         self._desk.check_classes(now.postprocess.classes)
+        self._desk.check_counted(now.sources, now.postprocess.classes)
         stay = {name: source.settings for name, source in running.items() if name not in gone}
         self._desk.check_sources(stay | {name: now.sources[name] for name in new + changed}, new + changed)
 
@@ -118,6 +119,8 @@ class Follower:
             for_all,
             max_rate=(then.max_rate or 0.0) if then.max_rate != before.max_rate else None,
             every=then.every if then.every != before.every else None,
+            zones=then.zones if then.zones != before.zones else None,
+            lines=then.lines if then.lines != before.lines else None,
         )
 
 
@@ -131,7 +134,8 @@ def stamp_of(path: str) -> Stamp:
 
 def _is_another(before: SourceSettings, now: SourceSettings) -> bool:
     """Whether the source has to be opened anew."""
-    return replace(before, max_rate=None, every=1) != replace(now, max_rate=None, every=1)
+    tuned: dict[str, Any] = {"max_rate": None, "every": 1, "zones": {}, "lines": {}}
+    return replace(before, **tuned) != replace(now, **tuned)
 
 
 def _changed_keys(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

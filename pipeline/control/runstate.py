@@ -26,6 +26,7 @@ from pipeline.flow.messages import (
 )
 from pipeline.flow.metrics import tally_lines
 from pipeline.settings import SourceSettings
+from pipeline.shapes import Layout
 
 LAST_OUTAGES = 20
 LAST_WRITTEN = 200
@@ -89,6 +90,15 @@ class SourceState:
         return [word for word in (self.start, self.signal, self.end) if word]
 
     @property
+    def layout(self) -> Layout:
+        """The zones and lines that were asked for last."""
+        asked = self.tuning or Retune()
+        return Layout(
+            self.settings.zones if asked.zones is None else asked.zones,
+            self.settings.lines if asked.lines is None else asked.lines,
+        )
+
+    @property
     def is_leaving(self) -> bool:
         return self.leave_until is not None
 
@@ -97,6 +107,13 @@ class SourceState:
         if self.end or self.is_done:
             return "ended"
         return self.signal.state if self.signal else "live" if self.start else "opening"
+
+    @property
+    def cause(self) -> str:
+        """Why its state is what it is; empty where that needs no reason."""
+        if self.state == "ended":
+            return (self.end and self.end.failure) or ""
+        return self.signal.cause if self.signal else ""
 
 
 @dataclass

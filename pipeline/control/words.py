@@ -20,8 +20,10 @@ from msgspec import Meta, Struct
 
 from configs.uri import Uri
 from pipeline.errors import StageError, UsageError
+from pipeline.flow.messages import Gpu, Histogram, ModelCard, Outage, Quantiles
 from pipeline.flow.transport import ask
-from pipeline.settings import Every, Fraction, SourceId, SourceSettings
+from pipeline.settings import Every, Fraction, Lines, SourceId, SourceSettings, Zones
+from pipeline.shapes import Line, Zone
 
 FOLDER_PREFIX = "centerstream-"
 SOCKET = "ctl"
@@ -62,10 +64,22 @@ class Tune(Struct, tag="tune", frozen=True, forbid_unknown_fields=True):
     classes: tuple[str, ...] | None = None
     max_rate: Annotated[float, Meta(ge=0.0, le=1000.0)] | None = None
     every: Every | None = None
+    zones: Zones | None = None
+    lines: Lines | None = None
+
+
+class Save(Struct, tag="save", frozen=True, forbid_unknown_fields=True):
+    """Write its zones and lines, as they are now, into the file that the run was started with."""
+
+    source_id: SourceId
 
 
 class End(Struct, tag="end", frozen=True, forbid_unknown_fields=True):
     """Stop, as by Ctrl-C."""
+
+
+class Look(Struct, tag="look", frozen=True, forbid_unknown_fields=True):
+    """All that the run knows of itself."""
 
 
 class Row(Struct, frozen=True):
@@ -89,6 +103,79 @@ class Sources(Struct, tag="sources", frozen=True):
     rows: list[Row]
 
 
+class Dropped(Struct, frozen=True):
+    """Frames of a source that ended at a stage, and why."""
+
+    stage: str
+    reason: str
+    frames: int
+
+
+class SourceView(Row, frozen=True, kw_only=True):
+    """One source, with all of its counts (`dropped` is the sum of `drops`), settings, the last outages and the ages at
+    which its frames were delivered. Sizes are 0 while nothing is known of it."""
+
+    without_result: int
+    in_flight: int
+    drops: list[Dropped]
+    width: int
+    height: int
+    nominal_frames_per_second: float | None
+    is_live: bool
+    is_required: bool
+    score_threshold: float
+    classes: tuple[str, ...]
+    max_rate: float | None
+    every: int
+    zones: dict[str, Zone] = {}
+    lines: dict[str, Line] = {}
+    last_outages: list[Outage]
+    ages: Histogram | None
+
+
+class WorkerView(Struct, frozen=True):
+    """One worker; `working` in the last seconds, `waiting` and `work` since its start."""
+
+    id: str
+    status: str
+    restarts: int
+    frames: int
+    frames_per_second: float
+    queue_depth: int
+    working: Quantiles
+    waiting: Quantiles
+    work: Histogram | None
+    rounds: dict[int, int]
+    cpu_seconds: float | None
+    memory_bytes: int | None
+    gpu: Gpu | None = None
+
+
+class OutputView(Struct, frozen=True):
+    name: str
+    path: str
+    frames: int
+    missed: int
+    problem: str | None
+
+
+class View(Struct, tag="view", frozen=True):
+    """The answer to `Look`: how all was `at_unix`, by this machine's clock. `latency` from capture to delivery in the
+    last seconds, of all sources."""
+
+    version: str
+    at_unix: float
+    uptime_seconds: float
+    is_stopping: bool
+    model: ModelCard | None
+    sources: list[SourceView]
+    workers: list[WorkerView]
+    latency: Quantiles
+    outputs: list[OutputView]
+    warnings: list[str]
+    problems: list[str]
+
+
 class Done(Struct, tag="done", frozen=True):
     """It is done, or under way; `text` for whoever asked."""
 
@@ -101,8 +188,10 @@ class Refused(Struct, tag="refused", frozen=True):
     text: str
 
 
-Request = List | Add | Remove | Hold | Tune | End
-Answer = Sources | Done | Refused
+# What changes something of the sources.
+Change = Add | Remove | Hold | Tune | Save
+Request = List | Look | Change | End
+Answer = Sources | View | Done | Refused
 
 
 def encode(word: Request | Answer) -> bytes:
@@ -112,6 +201,11 @@ def encode(word: Request | Answer) -> bytes:
 def decode_request(body: bytes) -> Request:
     """Raises msgspec.DecodeError."""
     return msgspec.msgpack.decode(body, type=Request, dec_hook=lambda kind, text: kind(text))
+
+
+def decode_change(body: bytes) -> Change:
+    """The same of JSON, for words that change a source. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(body, type=Change, dec_hook=lambda kind, text: kind(text))
 
 
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
@@ -165,7 +259,7 @@ def find_run(pid: int | None = None) -> Path:
     return next(iter(found.values()))
 
 
-def tell(run: Path, request: Request) -> Sources | Done:
+def tell(run: Path, request: Request) -> Sources | View | Done:
     """The run's answer. Raises UsageError for what it refuses, StageError when none comes in time."""
     body = ask(f"ipc://{run}", encode(request), ANSWER_SECONDS)
     if body is None:

@@ -1,7 +1,8 @@
 """The ledger: for each source how many frames were captured, and what became of them. A table in anonymous shared
 memory, so that no count dies with a process.
 
-The source's decoder counts what it captures, deliver the fates; everybody reads. Knows no stage and no socket.
+The source's decoder counts what it captures, deliver the fates, track the ids that it gave; everybody reads. Knows no
+stage and no socket.
 """
 
 import mmap
@@ -28,6 +29,7 @@ ROW = np.dtype(
         ("told", "<i8", LAST_TOLD),
         ("taken_over", "<i8"),
         ("audits", "<i8", 3),
+        ("ids_given", "<i8"),
     ]
 )
 _COLUMN = {fate: column for column, fate in enumerate(FATES)}
@@ -138,6 +140,13 @@ class Ledger:
 
     def arrive(self, place: int, stage: str, next_seq: int) -> None:
         self._rows["arrived"][place, IN_ORDER.index(stage)] = next_seq
+
+    def ids_given(self, place: int) -> int:
+        """The last id that a track of the source was given, by whatever process."""
+        return int(self._rows["ids_given"][place])
+
+    def give_ids(self, place: int, last: int) -> None:
+        self._rows["ids_given"][place] = last
 
     def page(self, place: int) -> Page:
         row = self._rows[place]

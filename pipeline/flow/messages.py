@@ -14,7 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.flow.events import Counts
 from pipeline.flow.fates import Drop
+from pipeline.shapes import Line, Zone
 
 Policy = Literal["block", "latest"]
 Clock = Literal["sender", "arrival", "due"]
@@ -59,6 +61,7 @@ class StreamStart(msgspec.Struct, tag="start", frozen=True):
     policy           what the queue before inference does with this source's frames when full; those after it block
     score_threshold  objects from this score on are reported
     classes          only these class names; empty means all
+    zones, lines     where objects are counted, by name
     """
 
     source_id: str
@@ -72,6 +75,8 @@ class StreamStart(msgspec.Struct, tag="start", frozen=True):
     frame_count: int | None
     score_threshold: float
     classes: tuple[str, ...] = ()
+    zones: dict[str, Zone] = {}
+    lines: dict[str, Line] = {}
 
 
 class Audit(msgspec.Struct, array_like=True, frozen=True):
@@ -97,6 +102,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     failure        why there is no result for this frame; None is "so far so good", never "nothing seen"
     dropped        where and why it ended; then it has neither slots nor arrays and only travels on to be counted
     reclaimed      dropped by the supervisor, who alone knows of it: nobody else tells of this frame
+    counts         what its source's zones and lines have to tell, where it has any and the frame has a result (track)
     leases         the slots this frame holds
     """
 
@@ -117,6 +123,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     failure: str | None = None
     dropped: Drop | None = None
     reclaimed: bool = False
+    counts: Counts | None = None
     trace: list[Hop] = []
     leases: list[Slot] = []
     arrays: list[ArrayRef] = []
@@ -220,12 +227,21 @@ class Quantiles(msgspec.Struct, frozen=True):
     max_ms: float = 0.0
 
 
+class Histogram(msgspec.Struct, frozen=True):
+    """A distribution of durations since the start: how many were at most each of `pipeline.flow.metrics.BOUNDS_MS`,
+    and of all of them the count and the sum."""
+
+    at_most: tuple[int, ...]
+    count: int
+    sum_ms: float
+
+
 class OutputCounts(msgspec.Struct):
     """One output.
 
     path, segments  its first file, and how many came after that
     way             how it is written, where there is a choice
-    frames, missed  those that it took, and those that it missed because it was too slow
+    frames, missed  those that it took, and those that it missed: too slow, its server away, or taken and not passed on
     problem         why it takes no more
     is_gone         its (last) file is not there any longer
     """
@@ -239,6 +255,23 @@ class OutputCounts(msgspec.Struct):
     way: str = ""
 
 
+class Gpu(msgspec.Struct, frozen=True):
+    """A CUDA device, as a worker that computes there sees it.
+
+    allocated_bytes, reserved_bytes  what torch has there for this worker's arrays, and what it keeps for more
+    used_bytes, total_bytes          of the device, whoever uses it
+    utilization                      share of the last moments in which it computed, whoever's; None where NVIDIA's
+                                     library to ask for it (pynvml) is not installed
+    """
+
+    device: str
+    allocated_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+    total_bytes: int
+    utilization: float | None = None
+
+
 class Report(msgspec.Struct, tag="report"):
     """How a worker is doing: totals since its start, and `recent_*` over the last seconds.
 
@@ -250,6 +283,10 @@ class Report(msgspec.Struct, tag="report"):
     figures             of the source (decode, see pipeline.sources), of the rounds (gather, see pipeline.flow.rounds),
                         of the shadow (infer, see models.shadow)
     outputs             by their name, once they were opened (deliver only)
+    ages                of each source's frames when they were delivered (deliver only)
+    work                as `working`, since the start
+    memory_bytes        that the process has resident now
+    gpu                 the device that it computes on, if that is one
     """
 
     frames: int
@@ -267,6 +304,10 @@ class Report(msgspec.Struct, tag="report"):
     figures: dict[str, float] = {}
     outputs: dict[str, OutputCounts] = {}
     warnings: list[str] = []
+    ages: dict[str, Histogram] = {}
+    work: Histogram | None = None
+    memory_bytes: int | None = None
+    gpu: Gpu | None = None
 
 
 class Status(msgspec.Struct, tag="status"):
@@ -319,6 +360,19 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     outputs: dict[str, OutputCounts] = {}
 
 
+class WantPixels(msgspec.Struct, tag="want-pixels", frozen=True):
+    """Somebody looks at these sources, and at no others: their frames are to have full-size pictures (deliver).
+
+    heat  (source, class) of the heat maps that somebody looks at
+    """
+
+    source_ids: frozenset[str] = frozenset()
+    heat: frozenset[tuple[str, str]] = frozenset()
+
+    def __or__(self, other: "WantPixels") -> "WantPixels":
+        return WantPixels(self.source_ids | other.source_ids, self.heat | other.heat)
+
+
 class Limits(msgspec.Struct, frozen=True):
     """Frames at the same time.
 
@@ -356,6 +410,18 @@ class Pause(msgspec.Struct, tag="pause", frozen=True):
     paused: bool
 
 
+class Pixels(msgspec.Struct, tag="pixels", frozen=True):
+    """To a decoder: whether frames are to have full-size pictures, where nothing takes them anyway."""
+
+    wanted: bool
+
+
+class Heat(msgspec.Struct, tag="heat", frozen=True):
+    """To postprocess: the (source, class) of the heat maps that are to travel with the results, and no others."""
+
+    wanted: frozenset[tuple[str, str]]
+
+
 class Retune(msgspec.Struct, tag="retune", frozen=True):
     """To a decoder: what is not None changes for its source; a `max_rate` of 0 is none."""
 
@@ -363,6 +429,8 @@ class Retune(msgspec.Struct, tag="retune", frozen=True):
     classes: tuple[str, ...] | None = None
     max_rate: float | None = None
     every: int | None = None
+    zones: dict[str, Zone] | None = None
+    lines: dict[str, Line] | None = None
 
 
 class Stop(msgspec.Struct, tag="stop", frozen=True):
@@ -380,11 +448,12 @@ FromWorker = (
     | Finished
     | Failed
     | Ended
+    | WantPixels
     | StreamStart
     | SignalChange
     | EndOfStream
 )
-ToWorker = Start | Stop | Lost | Pause | Retune
+ToWorker = Start | Stop | Lost | Pause | Pixels | Retune | Heat
 
 
 def control_name(worker_id: str, incarnation: int) -> str:

@@ -8,17 +8,40 @@ import math
 import resource
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.flow.messages import FrameHeader, Hop, OutputCounts, Quantiles, Report
+from pipeline.flow.messages import FrameHeader, Gpu, Histogram, Hop, OutputCounts, Quantiles, Report
 
 _SMALLEST_MS = 1e-3
 _GROWTH = 1.01  # each bucket is 1 % wider than the one before: every quantile is within 1 %
 _BUCKETS = math.ceil(math.log(1e7 / _SMALLEST_MS, _GROWTH))  # up to 10,000 s
+
+
+# Of the histograms that are told of.
+BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
+
+
+class Tally:
+    """Durations counted by `BOUNDS_MS`."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_MS) + 1)
+        self._sum_ms = 0.0
+
+    def add(self, duration_ns: int) -> None:
+        duration_ms = max(duration_ns, 0) / 1e6
+        self._counts[bisect_left(BOUNDS_MS, duration_ms)] += 1
+        self._sum_ms += duration_ms
+
+    def histogram(self) -> Histogram:
+        *at_most, count = accumulate(self._counts)
+        return Histogram(tuple(at_most), count, self._sum_ms)
 
 
 class Durations:
@@ -90,11 +113,13 @@ class Meter:
     def __init__(self, owns_process: bool) -> None:
         self.is_over = False
         self.figures: Callable[[], dict[str, float]] = dict
+        self.gpu: Callable[[], Gpu | None] = lambda: None
         self._owns_process = owns_process
         self._cpu_before = 0.0
         self._lock = threading.Lock()
         self._frames = 0
         self._working, self._waiting, self._latency = Durations(), Durations(), Durations()
+        self._work, self._ages = Tally(), dict[str, Tally]()
         self._recent_working, self._recent_latency = Recent(), Recent()
         self._rounds: dict[int, int] = {}
         self._outputs: dict[str, OutputCounts] = {}
@@ -112,12 +137,14 @@ class Meter:
         with self._lock:
             self._frames += 1
             self._working.add(hop.left_ns - hop.entered_ns)
+            self._work.add(hop.left_ns - hop.entered_ns)
             self._recent_working.add(hop.left_ns - hop.entered_ns)
             self._waiting.add(hop.entered_ns - came_ns)
 
     def delivered(self, header: FrameHeader, now_ns: int) -> None:
         with self._lock:
             self._latency.add(now_ns - header.captured_ns)
+            self._ages.setdefault(header.source_id, Tally()).add(now_ns - header.captured_ns)
             self._recent_latency.add(now_ns - header.captured_ns)
 
     def round_given(self, size: int) -> None:
@@ -130,8 +157,9 @@ class Meter:
             return self._outputs.setdefault(name, OutputCounts(path))
 
     def close_outputs(self, source_id: str) -> dict[str, OutputCounts]:
-        """The counts of a source's own outputs, which are counted here no longer."""
+        """The counts of a source's own outputs, which are counted here no longer; nor are its ages."""
         with self._lock:
+            self._ages.pop(source_id, None)
             names = [name for name in self._outputs if name.endswith(f" ({source_id})")]
             return {name: self._outputs.pop(name) for name in names}
 
@@ -168,7 +196,19 @@ class Meter:
                 figures=self.figures(),
                 outputs=dict(self._outputs),
                 warnings=self._warnings + tally_lines(self._tally, self.is_over),
+                ages={source_id: tally.histogram() for source_id, tally in self._ages.items()},
+                work=self._work.histogram(),
+                memory_bytes=memory_bytes() if self._owns_process else None,
+                gpu=self.gpu(),
             )
+
+
+def memory_bytes() -> int | None:
+    """What this process has resident, shared memory that it touched included; None where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux
+        return None
 
 
 def peak_memory_bytes() -> int:

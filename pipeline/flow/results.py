@@ -3,14 +3,18 @@
 Knows no stage, no sink and no pixels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK, Detections
+from pipeline.flow.events import Event, LineCount, ZoneCount
 from pipeline.flow.fates import Drop
+from pipeline.flow.heat import HeatMap
 from pipeline.flow.messages import Clock, Hop
+from pipeline.shapes import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,11 @@ class FrameResult:
     class_names        name of each class id
     frames_per_second  measured rate of the source, None while unknown
     taken_from         it looked as that frame did, and took over what was found there; None: it was computed itself
+    layout             where the source's zones and lines lie
+    zones, lines       their counts by name; empty where the source has none, and without a result
+    events             what happened there with this frame
     captured_ns        capture on the monotonic clock
+    heat               what the network says of a class, by its name: of those that somebody looks at
     trace              its way through the stages; of the last, which still has it, only when it came
     """
 
@@ -51,7 +59,12 @@ class FrameResult:
     class_names: tuple[str, ...]
     frames_per_second: float | None
     taken_from: int | None = None
+    layout: Layout = field(default_factory=Layout)
+    zones: Mapping[str, ZoneCount] = field(default_factory=dict)
+    lines: Mapping[str, LineCount] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
     captured_ns: int = 0
+    heat: Mapping[str, HeatMap] = field(default_factory=dict)
     trace: tuple[Hop, ...] = ()
 
     def objects(self) -> Detections:

@@ -2,7 +2,7 @@
 
 `Sender` → `Receiver` is one hop (PUSH/PULL), bounded by the slots that its frames hold. A sender does not notice when
 its receiver is started anew: what was not read yet is sent to the next. `Hub` and `Spoke` are the control path.
-`Replier` and `ask` are for words from outside.
+`Replier` and `ask` are for words from outside, `Publisher` and `Subscriber` for whoever looks on.
 
 Endpoints are `inproc://` within a process and `ipc://` in a private folder between processes of one host. Those speak
 CURVE with the run's key (`RunKey`): who does not have it, even the same user, gets no message in and none out. Only for
@@ -28,6 +28,9 @@ HIGH_WATER_MARK = 1000
 # A receiver that was started anew is found so soon; one that stays away is asked less and less often.
 RECONNECT_MS, RECONNECT_MOST_MS = 10, 320
 LARGEST_REQUEST_BYTES = 1 << 16
+# Messages that wait for one who looks on; a slower one misses those that follow.
+WAITING_MESSAGES = 64
+LONGEST_TOPIC_BYTES = 1 << 10
 
 
 Context = zmq.Context
@@ -306,6 +309,83 @@ class Replier:
 
     def answer(self, body: bytes) -> None:
         self._socket.send(body)
+
+
+class Publisher:
+    """Messages by topic, the first part of each, to whoever subscribed to a beginning of it. Nobody is waited for: who
+    does not keep up misses some. For one thread.
+
+    Raises OSError for an endpoint that cannot be bound.
+    """
+
+    def __init__(self, endpoint: str, comes: bool = False) -> None:
+        """`comes`: the subscriber is the one to be found there, also one that is started anew; there may be several who
+        publish to it."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.set(zmq.SNDHWM, WAITING_MESSAGES)
+        self._socket.set(zmq.MAXMSGSIZE, LONGEST_TOPIC_BYTES)  # what comes in is subscriptions
+        self._subscriptions: set[bytes] = set()
+        if comes:
+            self._socket.set(zmq.IMMEDIATE, 1)  # what a subscriber asked for goes with it
+            self._socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+            self._socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
+            self._socket.connect(endpoint)
+            return
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(error.errno or 0, str(error)) from None
+
+    def subscriptions(self) -> set[bytes]:
+        """What is asked for now, by anybody."""
+        while self._socket.poll(0):
+            word = self._socket.recv()
+            if word[:1] == b"\1":
+                self._subscriptions.add(word[1:])
+            else:
+                self._subscriptions.discard(word[1:])
+        return self._subscriptions
+
+    def send(self, parts: Parts) -> None:
+        self._socket.send_multipart(parts)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class Subscriber:
+    """The far end of a `Publisher`, for an event loop. It finds a publisher that is started anew by itself, and those
+    that come find it at `at`."""
+
+    def __init__(self, endpoint: str, at: str) -> None:
+        from zmq.asyncio import Context as AsyncContext  # here alone: no other process is to import asyncio
+
+        self._context = AsyncContext()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.set(zmq.RCVHWM, WAITING_MESSAGES)
+        self._socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
+        self._socket.connect(endpoint)
+        self._socket.bind(at)
+
+    def subscribe(self, topic: bytes) -> None:
+        self._socket.subscribe(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self._socket.unsubscribe(topic)
+
+    async def receive(self) -> Parts:
+        parts: Parts = await self._socket.recv_multipart()
+        return parts
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
 
 
 def ask(endpoint: str, body: bytes, timeout_seconds: float) -> bytes | None:

@@ -303,6 +303,7 @@ class _Bench:
             place=0,
             is_patient=False,
             incarnation=0,
+            endpoints="",
             pools=self._home.pools,
             lessor=Lessor(pool, 0, min(pool.spec.slots, 64), OURS) if pool else None,
             ledger=self._home.ledger,
@@ -310,6 +311,7 @@ class _Bench:
             tell=lambda doing: None,
             say_model=lambda model: None,
             say_ended=lambda source_id: None,
+            want_pictures=lambda wanted: None,
             ask_stop=lambda by_user: None,
             stopped=self._stopped.is_set,
         )

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from configs.uri import Uri, shown_text
 from pipeline.errors import CenterStreamError
+from pipeline.kinds import SINKS, kind_and_target
 from pipeline.profile.alone import STILL_IN_A_ROW, Measured, Part, Request
 from pipeline.profile.model import Model, Station, throughput
 from pipeline.settings import Settings, usable_cores
@@ -92,7 +94,8 @@ def _precisions(facts: Facts) -> Iterator[Change]:
 
 def _encoders(facts: Facts) -> Iterator[Change]:
     deliver = facts.settings.deliver
-    if any(kind == "video" for kind, _ in deliver.outputs().values()) and deliver.encoder.codec == "libx264":
+    encodes = any(kind in ("video", "record") for kind, _ in deliver.outputs().values())
+    if encodes and deliver.encoder.codec == "libx264":
         for codec in ("h264_nvenc", "h264_qsv"):
             yield Change({"deliver.encoder.codec": codec}, trial=("deliver",))
 
@@ -136,8 +139,13 @@ def _overlay(facts: Facts) -> Iterator[Change]:
 def _video(facts: Facts) -> Iterator[Change]:
     deliver = facts.settings.deliver
     if deliver.has_pictures():
-        also = tuple(text for text in deliver.also if not text.startswith("video:"))
+        also = tuple(each.reveal() for each in deliver.also if not _has_pictures(each))
         yield Change({"deliver.video": None, "deliver.also": also}, trial=("decode", "deliver"))
+
+
+def _has_pictures(output: Uri) -> bool:
+    kind, _ = kind_and_target(output.reveal()) or ("", "")
+    return SINKS[kind].has_pictures
 
 
 def _decoder_threads(facts: Facts) -> Iterator[Change]:
@@ -295,5 +303,5 @@ def _with(part: Any, key: str, value: Any) -> Any:
 def _shown(value: Any) -> str:
     """As YAML writes it."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
+        return f"[{', '.join(shown_text(str(each)) for each in value)}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -18,7 +18,7 @@ from pipeline.errors import StageError
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.profile import frames
 from pipeline.run.supervisor import Supervisor
-from pipeline.settings import DeliverSettings, Settings, SourceSettings
+from pipeline.settings import ServeSettings, Settings, SourceSettings
 from pipeline.sinks.trace import TraceLine
 from pipeline.sources import parse_address
 
@@ -68,7 +68,7 @@ def run(settings: Settings, folder: Path, seconds: float, show: Show, warm_share
     trace = folder / "trace.jsonl"
     trace.unlink(missing_ok=True)
     deliver = settings.deliver
-    traced = replace(settings, deliver=replace(deliver, also=(*deliver.also, f"trace:{trace}")))
+    traced = replace(settings, deliver=replace(deliver, also=(*deliver.also, Uri(f"trace:{trace}"))))
     is_over = False
 
     def watch(state: RunState) -> None:
@@ -92,17 +92,21 @@ def run(settings: Settings, folder: Path, seconds: float, show: Show, warm_share
     return Ran(frames.steady(lines, warm_share), state, state.ended_at - state.started_at, cpu)
 
 
-def beside(deliver: DeliverSettings, folder: Path) -> DeliverSettings:
-    """The same outputs in `folder`; a window is left out, for nobody is to sit before it."""
+def beside(settings: Settings, folder: Path) -> Settings:
+    """The same with its outputs in `folder`; a window is left out, for nobody is to sit before it, and so are other
+    machines and the page, at whose address the user's own run may be."""
     kept = []
-    for number, (kind, path) in enumerate(deliver.outputs().values()):
+    for number, (kind, path) in enumerate(settings.deliver.outputs().values()):
         if SINKS[kind].is_file and path != "/dev/null":
             suffix = Path(path).suffix if kind == "video" else f".{kind}"
             own = "" if SINKS[kind].is_shared else f"-{SOURCE}"
-            kept.append(f"{kind}:{folder}/{number}{own}{suffix}")
+            kept.append(Uri(f"{kind}:{folder}/{number}{own}{suffix}"))
         elif SINKS[kind].is_file:
-            kept.append(f"{kind}:{path}")
-    return replace(deliver, video=None, jsonl=None, mot=None, show=False, also=tuple(kept))
+            kept.append(Uri(f"{kind}:{path}"))
+        elif SINKS[kind].is_folder:
+            kept.append(Uri(f"{kind}:{folder}/{number}"))
+    deliver = replace(settings.deliver, video=None, jsonl=None, mot=None, show=False, also=tuple(kept))
+    return replace(settings, deliver=deliver, serve=ServeSettings())
 
 
 def lasting(source: SourceSettings, frame_count: int | None, wanted: float, folder: Path) -> tuple[SourceSettings, int]:

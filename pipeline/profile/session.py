@@ -50,7 +50,7 @@ class Session:
 
     def __post_init__(self) -> None:
         (self._source_id, self._source) = next(iter(self.settings.sources.items()))
-        self._settings = replace(self.settings, deliver=runs.beside(self.settings.deliver, self.folder))
+        self._settings = runs.beside(self.settings, self.folder)
         self._part_seconds = min(LONGEST_PART_SECONDS, max(SHORTEST_SECONDS, self.seconds / 10))
 
     @property

@@ -22,7 +22,7 @@ from pipeline.run.plan import Plan, WorkerPlan
 from pipeline.run.reclaim import reclaim
 from pipeline.run.worker import WorkerSpec
 from pipeline.settings import Settings, SourceSettings
-from pipeline.stage import CHAIN, FRAMES
+from pipeline.stage import CHAIN, FRAMES, SERVE
 
 # At once, but not more often than this; then ever more slowly.
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
@@ -120,7 +120,7 @@ class Crew:
     # -- starting
 
     def launch_all(self) -> None:
-        workers = sorted(self._plan.workers.values(), key=lambda worker: CHAIN.index(worker.stage))
+        workers = sorted(self._plan.workers.values(), key=lambda worker: (*CHAIN, SERVE).index(worker.stage))
         for post in [self.hire(worker) for worker in workers]:
             self.launch(post)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +40,11 @@ WORKER_ENVIRONMENT = {
 
 
 def start_module(
-    module: str, *words: str, stdout: int | None = None, pass_fds: Sequence[int] = ()
+    module: str,
+    *words: str,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """A process of ours, in a worker's environment and a group of its own, that listens to its standard input."""
     root = str(Path(__file__).resolve().parents[2])
@@ -48,6 +53,7 @@ def start_module(
         [sys.executable, "-P", "-m", module, *words],
         stdin=subprocess.PIPE,
         stdout=stdout,
+        stderr=stderr,
         pass_fds=pass_fds,
         env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
         process_group=0,
@@ -76,11 +82,9 @@ class WorkerProcess:
         self._process = start_module("pipeline.run.worker", *(spec.plan.id for spec in specs), pass_fds=descriptors)
         assert self._process.stdin is not None
         lines = b"".join(msgspec.json.encode(spec, enc_hook=Uri.reveal) + b"\n" for spec in specs)
-        try:
+        with suppress(BrokenPipeError):  # it died at once: `death` tells
             self._process.stdin.write(lines)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once: `death` tells
 
     @property
     def pid(self) -> int:
@@ -101,7 +105,8 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             return False
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # one that died at once has not read what is still to be written
+            self._process.stdin.close()
         return True
 
 

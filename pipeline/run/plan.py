@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.flow.messages import Limits, ModelCard
 from pipeline.settings import LARGEST_INPUT_SIDE, MOST_SOURCES, Settings
-from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS
+from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS, SERVE
 
 # So many frames beside those in the network keep every stage after it busy. More would only wait longer, also where it
 # is delivery that is slow, and push the network's data out of the cache.
@@ -55,6 +55,8 @@ class Plan:
                     self._add(f"infer:{number}", stage, pool=HEATMAPS, first=number * self._heat_slots)
             else:
                 self._add(stage, stage)
+        if settings.serve.at:
+            self._add(SERVE, SERVE)
         for source_id in settings.sources:
             self.add_source(source_id)
 
@@ -76,7 +78,7 @@ class Plan:
         """Name, slots, bytes."""
         frames = MOST_SOURCES * self.most_limits.of_source
         return [
-            (FRAMES, frames, LARGEST_INPUT_BYTES + LARGEST_FRAME_BYTES * self._settings.deliver.has_pictures()),
+            (FRAMES, frames, LARGEST_INPUT_BYTES + LARGEST_FRAME_BYTES * self._settings.may_have_pictures()),
             (HEATMAPS, self._settings.infer.processes * self._heat_slots, LARGEST_HEADS_BYTES),
         ]
 

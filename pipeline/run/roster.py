@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.control.runstate import RunState, SourceState
 from pipeline.flow.frame import to_parts
-from pipeline.flow.messages import Ended, EndOfStream, Pause, Retune, Stop
+from pipeline.flow.messages import Ended, EndOfStream, Heat, Pause, Pixels, Retune, Stop, WantPixels
 from pipeline.run.crew import Crew, Post
 from pipeline.run.house import House
 from pipeline.run.plan import Plan
@@ -41,6 +41,7 @@ class Roster:
         self.settings, self.state, self.stop = settings, state, stop
         self._plan, self._house, self._crew, self._lose = plan, house, crew, lose
         self._waits = self._follows = follows
+        self._shown = WantPixels()
         for source_id, source in settings.sources.items():
             place = plan.workers[f"{CHAIN[0]}:{source_id}"].place
             state.sources[source_id] = SourceState(source, place)
@@ -83,8 +84,22 @@ class Roster:
 
     # -- for the supervisor
 
+    def show(self, wanted: WantPixels) -> None:
+        """Somebody looks at these, and at no others."""
+        before, self._shown = self._shown, wanted
+        for source_id in (before.source_ids ^ wanted.source_ids) & self.state.sources.keys():
+            self._crew.tell_running(Pixels(source_id in wanted.source_ids), [self._crew.decoder(source_id)])
+        if wanted.heat != before.heat:
+            self._crew.tell_running(Heat(wanted.heat), self._crew.of_stage("postprocess"))
+
     def start(self, post: Post) -> None:
-        """What was asked for is told a decoder that starts, perhaps not for the first time."""
+        """What was asked for is told a worker that starts, perhaps not for the first time."""
+        if post.plan.source_id:
+            self._start_decoder(post)
+        elif post.plan.stage == "postprocess":
+            self._crew.tell(Heat(self._shown.heat), [post])
+
+    def _start_decoder(self, post: Post) -> None:
         source = self.state.sources[post.plan.source_id]
         if self.state.is_stopping or source.is_leaving:
             self._crew.tell(Stop(), [post])
@@ -93,6 +108,8 @@ class Roster:
             self._crew.tell(source.tuning, [post])
         if source.paused:
             self._crew.tell(Pause(True), [post])
+        if post.plan.source_id in self._shown.source_ids:
+            self._crew.tell(Pixels(True), [post])
 
     def finished(self, post: Post) -> None:
         source = self.state.sources[post.plan.source_id]

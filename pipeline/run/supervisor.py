@@ -31,6 +31,7 @@ from pipeline.flow.messages import (
     Status,
     Stop,
     StreamStart,
+    WantPixels,
     control_name,
 )
 from pipeline.flow.transport import POLL_SECONDS
@@ -42,6 +43,7 @@ from pipeline.run.roster import Roster
 from pipeline.run.worker import stranger_line
 from pipeline.settings import Settings
 from pipeline.sources import has_no_end
+from pipeline.stage import SERVE
 
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.
 UNSTARTED_SECONDS = 0.3
@@ -60,8 +62,10 @@ class Supervisor:
         watcher: Watcher,
         check: Check = lambda settings, source_id: None,
         watched: Watched | None = None,
+        config: str | None = None,
     ) -> None:
-        """`check` looks at sources that are added while it runs; a `watched` file may bring some at any time."""
+        """`check` looks at sources that are added while it runs; a `watched` file may bring some at any time; zones
+        and lines are saved to `config`."""
         self._settings = settings
         self._watcher = watcher
         self._threads = settings.run.placement == "threads"
@@ -72,7 +76,7 @@ class Supervisor:
         self._has_enough = False
         self._is_ending = False
         self._deadline = float("inf")
-        self._check, self._watched = check, watched
+        self._check, self._watched, self._config = check, watched, config
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
@@ -98,7 +102,7 @@ class Supervisor:
         self._roster = Roster(
             self._settings, self._plan, self._house, crew, self.state, self._lose, self.stop, bool(self._watched)
         )
-        self._desk = Desk(self._roster, self._check)
+        self._desk = Desk(self._roster, self._check, self._config)
         self._follower = Follower(self._watched, self._roster, self._desk) if self._watched else None
 
     def _launch(self) -> None:
@@ -166,6 +170,8 @@ class Supervisor:
                 self.state.sources[word.source_id].hear(word)
             case Ended():
                 self._roster.ended(word)
+            case WantPixels():
+                self._roster.show(word)
             case AskStop():
                 self.state.interrupted |= word.by_user
                 self._stop_sources()
@@ -205,7 +211,7 @@ class Supervisor:
         self._crew.tell(Start(self.state.model, limits, told), [post])
         if self._is_ending:
             self._crew.tell(Stop(), [post])
-        elif post.plan.source_id:
+        else:
             self._roster.start(post)
 
     def _mark_finished(self, post: Post, word: Finished) -> None:
@@ -318,14 +324,15 @@ class Supervisor:
         post.incarnation += 1
 
     def _write_off(self, post: Post) -> None:
-        """It is down for good. With the last of its stage the run is over; with a decoder only its source."""
+        """It is down for good. With the last of its stage the run is over; with a decoder only its source; with the
+        page nothing."""
         post.state = "over"
         self.state.statuses[post.id] = "down for good"
         problem = StageError(f"{post.how_lost}, again and again; it is not started any more")
         if post.plan.source_id:
             self.state.problems.append(problem)
             self._roster.end_for(post)
-        elif all(other.state == "over" for other in self._crew.of_stage(post.plan.stage)):
+        elif post.plan.stage != SERVE and all(p.state == "over" for p in self._crew.of_stage(post.plan.stage)):
             self._fail(problem)
         else:
             self.state.problems.append(problem)

@@ -130,6 +130,7 @@ class Worker:
             place=plan.place,
             is_patient=self._spec.is_patient,
             incarnation=self._spec.incarnation,
+            endpoints=self._spec.endpoints,
             pools=self._pools,
             lessor=Lessor(pool, plan.first_slot, plan.slots, plan.number) if pool else None,
             ledger=self._ledger,
@@ -137,6 +138,7 @@ class Worker:
             tell=lambda doing: self._say(messages.Status(doing)),
             say_model=lambda model: self._say_soon(messages.ModelChange(model)),
             say_ended=self._say_ended,
+            want_pictures=self._say_soon,
             ask_stop=lambda by_user: self._say_soon(messages.AskStop(by_user)),
             stopped=self._stopping.is_set,
         )
@@ -229,8 +231,10 @@ class Worker:
                 self._stage.lost(word.worker)
             case Lost():
                 self._rounds.gather_lost()
-            case messages.Pause() | messages.Retune() if isinstance(self._stage, SourceStage):
+            case messages.Pause() | messages.Pixels() | messages.Retune() if isinstance(self._stage, SourceStage):
                 self._stage.hear(word)
+            case messages.Heat() if self._stage:
+                self._stage.show_heat(word)
 
     def _stop(self, word: Stop) -> None:
         self._stopping.set()

@@ -55,6 +55,11 @@ def check(settings: EncoderSettings) -> None:
             raise UsageError(f"deliver.encoder.codec: {encoder.name} does not work here ({problem}); {allowed}")
 
 
+def tried() -> dict[str, str | None]:
+    """What is wrong with each hardware encoder that can be asked for, when it is tried here; None: it works."""
+    return {encoder.name: _problem(encoder, *_CHECKED_SIDES) for encoder in _hardware(EncoderSettings(codec="auto"))}
+
+
 def _software(settings: EncoderSettings, why: str) -> Encoder:
     """No B-frames and no lookahead: a frame reaches the disk soon after it came."""
     latency = {"bf": "0", "rc-lookahead": "0", "forced-idr": "1"}

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.flow.detections import NO_TRACK
+from pipeline.flow.events import Event, LineCount, ZoneCount
 from pipeline.flow.messages import Clock, Outage, SignalChange, SignalState
 from pipeline.flow.results import FrameResult
 from pipeline.sinks import Sink, Target
-from pipeline.sinks.lines import LineFile
+from pipeline.sinks.segments import SegmentedFile
 
 SCHEMA = 2  # goes up when a key changes its meaning or goes away; new keys may come without
 
@@ -49,6 +50,9 @@ class JsonLine(msgspec.Struct, kw_only=True, rename={"taken_from": "from"}):
     taken_from: int | msgspec.UnsetType = msgspec.UNSET
     latency_ms: float
     objects: list[JsonObject]
+    zones: dict[str, ZoneCount] | msgspec.UnsetType = msgspec.UNSET
+    lines: dict[str, LineCount] | msgspec.UnsetType = msgspec.UNSET
+    events: tuple[Event, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class JsonSignal(msgspec.Struct, kw_only=True):
@@ -65,7 +69,7 @@ class JsonSignal(msgspec.Struct, kw_only=True):
 
 
 def open_sink(target: Target) -> Sink:
-    return JsonLinesSink(target.path, target.goes_on)
+    return JsonLinesSink(target.path, target.goes_on, target.rotate_bytes, target.keep_files)
 
 
 class JsonLinesSink(Sink):
@@ -74,19 +78,37 @@ class JsonLinesSink(Sink):
     Raises OutputError when the file cannot be opened or written.
     """
 
-    def __init__(self, path: str, goes_on: bool = False) -> None:
-        """`goes_on`: after what is there already."""
-        self._encoder = msgspec.json.Encoder()
-        self._file = LineFile(path, goes_on)
+    def __init__(
+        self, path: str, goes_on: bool = False, rotate_bytes: int | None = None, keep_files: int | None = None
+    ) -> None:
+        """`goes_on`: after what is there already. The others as in `SegmentedFile`."""
+        self._file = SegmentedFile(path, goes_on, rotate_bytes, keep_files)
+        self.path = self._file.path
 
     def write(self, frame: FrameResult, image_bgr: NDArray[np.uint8] | None = None) -> None:
-        self._file.append(self._encoder.encode(json_line(frame)) + b"\n")
+        self._append(frame_line(frame))
 
     def record(self, signal: SignalChange) -> None:
-        self._file.append(self._encoder.encode(json_signal(signal)) + b"\n")
+        self._append(signal_line(signal))
+
+    def _append(self, line: bytes) -> None:
+        self._file.append(line + b"\n")
+        self.path = self._file.path
 
     def close(self) -> None:
         self._file.close()
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def frame_line(frame: FrameResult) -> bytes:
+    """The line of `frame`, without a newline."""
+    return _encode(json_line(frame))
+
+
+def signal_line(signal: SignalChange) -> bytes:
+    return _encode(json_signal(signal))
 
 
 def json_signal(signal: SignalChange) -> JsonSignal:
@@ -122,6 +144,9 @@ def json_line(frame: FrameResult) -> JsonLine:
         taken_from=msgspec.UNSET if frame.taken_from is None else frame.taken_from,
         latency_ms=round(frame.latency_ms, 3),
         objects=_json_objects(frame),
+        zones=dict(frame.zones) or msgspec.UNSET,
+        lines=dict(frame.lines) or msgspec.UNSET,
+        events=frame.events if frame.events or frame.zones or frame.lines else msgspec.UNSET,
     )
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 
+from pipeline.backoff import Backoff
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
-from pipeline.sources.backoff import Backoff
 from pipeline.sources.base import (
     LONGEST_SLEEP_SECONDS,
     CapturedFrame,
@@ -22,6 +22,7 @@ from pipeline.sources.base import (
     at_most,
 )
 from pipeline.sources.clock import NUDGE_SECONDS
+from pipeline.sources.coded import Onlooker
 from pipeline.sources.knock import Knocks
 from pipeline.sources.late import LeftOut
 from pipeline.sources.signals import Condition, Signal, State
@@ -35,11 +36,13 @@ class ReturningSource(Source):
     Of a file on a web server there is one connection, with the file's own end.
     """
 
-    def __init__(self, address: Address, settings: SourceSettings, source_id: str) -> None:
+    def __init__(
+        self, address: Address, settings: SourceSettings, source_id: str, onlooker: Onlooker | None = None
+    ) -> None:
         """Nothing is opened yet."""
         super().__init__(settings)
         self._address = address
-        self._source_id = source_id
+        self._source_id, self._onlooker = source_id, onlooker
         self._connection: VideoSource | None = None
         self._backoff = Backoff()
         self._condition = Condition()
@@ -76,6 +79,7 @@ class ReturningSource(Source):
                 return
             yield from self._lose(connection.failure or "it ended")
             self.close()
+            del connection  # with its decoder, before there is a next one
 
     # -------------------------------------------------------------------------------------------------- connections
 
@@ -96,7 +100,7 @@ class ReturningSource(Source):
         return self._connection
 
     def _connect(self, stopped: Stopped) -> VideoSource:
-        return VideoSource(self._address, self._settings, self._source_id, stopped, self.health)
+        return VideoSource(self._address, self._settings, self._source_id, stopped, self.health, self._onlooker)
 
     def _lose(self, cause: str) -> Iterator[Signal]:
         self.health.lose(self._well_at)
@@ -153,7 +157,7 @@ class ReturningSource(Source):
                 yield from self._begin(taken, arrived_at)
             yield from self._told_of_picture(taken, arrived_at)
             yield from self._told_of_info(connection.info, taken)
-            self._backoff.frames_came_for(arrived_at - self._began_at)
+            self._backoff.went_well_for(arrived_at - self._began_at)
             self._well_at = arrived_at
             self._pts_seconds = round(taken.pts_seconds + self._shift_seconds, 6)
             yield replace(taken, pts_seconds=self._pts_seconds)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -15,6 +16,7 @@ from pipeline.settings import SourceSettings
 from pipeline.sources.address import Address
 from pipeline.sources.base import CapturedFrame, OpeningStopped, Source, SourceInfo, Stopped
 from pipeline.sources.clock import JUMP_SECONDS, LONGEST_GAP_SECONDS, Clock
+from pipeline.sources.coded import CodedPackets, Onlooker
 from pipeline.sources.container import (
     Stamp,
     dts_seconds,
@@ -32,6 +34,7 @@ from pipeline.sources.signals import Health
 MISSING_SECONDS = 1.0  # a file whose last frame comes so much before its declared end was cut off
 DEFAULT_FRAMES_PER_SECOND = 25.0
 FASTEST_FRAMES_PER_SECOND = 1000
+ENDED = "the server or camera ended the stream"
 VAIN_SECONDS = 5.0  # packets of a stream that give no picture for so long are no longer those it was opened for
 
 
@@ -65,7 +68,13 @@ class VideoSource(Source):
     """A container read by a `FileReader` or, where reading may block, a `LiveReader`."""
 
     def __init__(
-        self, address: Address, settings: SourceSettings, source_id: str, stopped: Stopped, health: Health | None = None
+        self,
+        address: Address,
+        settings: SourceSettings,
+        source_id: str,
+        stopped: Stopped,
+        health: Health | None = None,
+        onlooker: Onlooker | None = None,
     ) -> None:
         """Counts into `health`. Raises SourceError when it cannot be opened or its first frame cannot be decoded."""
         super().__init__(settings)
@@ -77,6 +86,10 @@ class VideoSource(Source):
             self._reader = LiveReader(address, settings, stopped)
         else:
             self._reader = FileReader(address, settings)
+        is_h264 = self._reader.stream.codec_context.name == "h264"
+        shows = onlooker is not None and is_h264 and self._reader.is_live
+        self._coded = CodedPackets(self._reader.stream, onlooker) if onlooker and shows else None
+        self._is_upright = False
         try:
             self._begin(source_id, stopped)
         except BaseException:
@@ -99,7 +112,7 @@ class VideoSource(Source):
             reader.stream.codec_context.thread_count = self._settings.decoder_threads
         self._codec_name = reader.stream.codec_context.name
         self._is_paced = self._is_paced and not reader.is_live  # what comes by itself has its own pace
-        rate = _frames_per_second(reader.stream)
+        rate = frames_per_second(reader.stream)
         self._time_base = reader.stream.time_base or Fraction(1)
         start = None if reader.is_live else reader.stream.start_time
         self._clock = self._new_clock(rate, None if start is None else float(start * self._time_base))
@@ -165,10 +178,12 @@ class VideoSource(Source):
             seconds = self._clock.end_seconds if packet is None else self._packet_clock.seconds(dts_seconds(packet))
             if packet is None or self._late.leaves_out(self._pace.behind_seconds(seconds), self._stands_alone(packet)):
                 yield from self._begin_gap()
+                self._miss_coded()
                 self._left_out_seconds = max(0.0, seconds - self._clock.end_seconds)
                 yield LeftOut(seconds)
             else:
                 self._end_gap(packet)
+                self._show_coded(packet)
                 yield from self._decode(packet)
                 if self._is_in_vain(packet):
                     self._reader.failure = f"nothing has decoded for {VAIN_SECONDS:g} s although packets come"
@@ -178,6 +193,14 @@ class VideoSource(Source):
         yield from self._decode(None)
         self._ended = True
         self.failure = self._live_failure() if self._reader.is_live else self._file_failure()
+
+    def _show_coded(self, packet: Packet) -> None:
+        if self._coded and self._is_upright:  # it cannot be turned
+            self._coded.offer(packet)
+
+    def _miss_coded(self) -> None:
+        if self._coded:
+            self._coded.miss()
 
     def _begin_gap(self) -> Iterator[CapturedFrame]:
         """Frames that the decoder still holds come before those that are left out, and know nothing of what follows."""
@@ -233,9 +256,11 @@ class VideoSource(Source):
         before = self._clock.repaired
         pts_seconds = self._clock.seconds(self._pts_seconds(frame, stamp), self._passed_seconds(stamp))
         self.health.repaired_times += self._clock.repaired - before
+        captured = CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.captured_unix)
+        self._is_upright = not captured.rotation_degrees
         if stamp.sender_unix is not None:
-            return CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.sender_unix, "sender")
-        return CapturedFrame.of(frame, pts_seconds, stamp.captured_ns, stamp.captured_unix)
+            return replace(captured, captured_unix=stamp.sender_unix, clock="sender")
+        return captured
 
     def _pts_seconds(self, frame: VideoFrame, stamp: Stamp) -> float | None:
         if not self._reader.has_time_stamps:
@@ -252,7 +277,7 @@ class VideoSource(Source):
         return 0.0 if last_ns is None else max(0.0, (stamp.captured_ns - last_ns) / 1e9)
 
     def _live_failure(self) -> str:
-        return self._reader.failure or "the server or camera ended the stream"
+        return self._reader.failure or ENDED
 
     def _file_failure(self) -> str | None:
         reasons = [self._reader.failure] if self._reader.failure else []
@@ -267,7 +292,7 @@ class VideoSource(Source):
         return (self._packet_clock if self._in_gap else self._clock).end_seconds
 
 
-def _frames_per_second(stream: VideoStream) -> float | None:
+def frames_per_second(stream: VideoStream) -> float | None:
     """The container's rate where it is a believable one; some RTSP servers tell their 90 kHz clock instead."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate and 0 < rate <= FASTEST_FRAMES_PER_SECOND:

@@ -19,6 +19,7 @@ from pipeline.flow.messages import (
     Hop,
     Outage,
     Pause,
+    Pixels,
     Policy,
     Retune,
     SignalChange,
@@ -28,8 +29,11 @@ from pipeline.flow.messages import (
     StreamStart,
 )
 from pipeline.flow.sharedmem import aligned
+from pipeline.flow.topics import PACKETS, PacketHead, encode_head
+from pipeline.flow.transport import Publisher
 from pipeline.sources import (
     CapturedFrame,
+    CodedPacket,
     Item,
     LeftOut,
     OpeningStopped,
@@ -40,7 +44,7 @@ from pipeline.sources import (
     parse_address,
 )
 from pipeline.sources.pixels import PixelConverter
-from pipeline.stage import FRAMES, Emit, Kit, SourceStage
+from pipeline.stage import CODED, FRAMES, Emit, Kit, SourceStage
 
 # Slots come back without a word: so soon a decoder that waits for one looks, and then ever less often.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.002, 0.032
@@ -53,8 +57,10 @@ class Decode(SourceStage):
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.sources[kit.source_id]
-        self._full_size = kit.settings.deliver.has_pictures()
+        self._always_full_size = self._full_size = kit.settings.deliver.has_pictures()
         self._may_block = parse_address(self._settings.uri).may_block
+        is_shown = self._may_block and kit.settings.serve.at
+        self._page = _Page(f"{kit.endpoints}/{CODED}", kit.source_id) if is_shown else None
         self._source: Source | None = None
         self._start: StreamStart | None = None
         self._tuning = Tuning(self._settings.max_rate, self._settings.every)
@@ -73,7 +79,13 @@ class Decode(SourceStage):
     def _open(self) -> Source:
         self.kit.tell("opening the source")
         self._offset_seconds = None
-        source = open_source(self._settings, self.kit.source_id, self._interrupted, patiently=self.kit.is_patient)
+        source = open_source(
+            self._settings,
+            self.kit.source_id,
+            self._interrupted,
+            patiently=self.kit.is_patient,
+            onlooker=self._page,
+        )
         self.kit.meter.figures = source.health.figures
         return source
 
@@ -83,13 +95,16 @@ class Decode(SourceStage):
         self.kit.lessor.limit = start.limits.of_source
         self._began_ns = time.monotonic_ns()
 
-    def hear(self, word: Pause | Retune) -> None:
-        if isinstance(word, Retune):
-            self._retune = word
-        elif word.paused:
-            self._paused.set()
-        else:
-            self._paused.clear()
+    def hear(self, word: Pause | Pixels | Retune) -> None:
+        match word:
+            case Retune():
+                self._retune = word
+            case Pixels():
+                self._full_size = self._always_full_size or word.wanted
+            case Pause(paused=True):
+                self._paused.set()
+            case Pause():
+                self._paused.clear()
 
     def _interrupted(self) -> bool:
         """What ends a live source's frames for now: it is left while it is paused. A recording just waits."""
@@ -204,6 +219,8 @@ class Decode(SourceStage):
             frame_count=count or self._settings.max_frames,
             score_threshold=before.score_threshold if before else wish.infer.score_threshold,
             classes=before.classes if before else wish.postprocess.classes,
+            zones=before.zones if before else self._settings.zones,
+            lines=before.lines if before else self._settings.lines,
         )
         self._emit(self._start)
 
@@ -219,8 +236,8 @@ class Decode(SourceStage):
         if word is None or self._start is None:
             return
         self._tuning.change(word)
-        changes = {"score_threshold": word.score_threshold, "classes": word.classes}
-        changes = {key: value for key, value in changes.items() if value is not None}
+        told = ("score_threshold", "classes", "zones", "lines")
+        changes = {key: value for key in told if (value := getattr(word, key)) is not None}
         if changes:
             self._start = replace(self._start, seq=self._seq, **changes)
             self._emit(self._start)
@@ -331,8 +348,29 @@ class Decode(SourceStage):
     def close(self) -> None:
         if self._source:
             self._source.close()
+        if self._page:
+            self._page.close()
         if self._slot:  # taken for a frame that never came
             self.kit.pools[FRAMES].end_lease(self._slot)
+
+
+class _Page:
+    """Who looks at a source's own packets (`pipeline.sources.Onlooker`): they go there before anything is decoded."""
+
+    def __init__(self, endpoint: str, source_id: str) -> None:
+        self._publisher = Publisher(endpoint, comes=True)
+        self._topic = PACKETS + source_id.encode()
+
+    def looks(self) -> bool:
+        return self._topic in self._publisher.subscriptions()
+
+    def take(self, packet: CodedPacket) -> None:
+        follows = None if packet.follows_ns is None else packet.follows_ns // 1000
+        head = PacketHead(packet.codec, packet.is_key, packet.captured_ns // 1000, follows)
+        self._publisher.send([self._topic, encode_head(head), packet.data])
+
+    def close(self) -> None:
+        self._publisher.close()
 
 
 class Tuning:

@@ -7,24 +7,30 @@ they are.
 
 import importlib
 import time
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
+from configs.uri import shown_text
 from pipeline.errors import OutputError
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import Counts
 from pipeline.flow.fates import DELIVERED, FAILED, LOST, NO_OUTPUT
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import EndOfStream, FrameHeader, Hop, SignalChange, Start, StreamStart
+from pipeline.flow.heat import heat_of
+from pipeline.flow.messages import EndOfStream, FrameHeader, Hop, SignalChange, Start, StreamStart, WantPixels
 from pipeline.flow.results import FrameResult
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.outputs import Output, Ticket
+from pipeline.shapes import Layout
 from pipeline.sinks import Image, Target
-from pipeline.stage import FRAMES, Kit, Stage
+from pipeline.stage import FRAMES, PUBLISHED, SERVE, Kit, Stage
 
 if TYPE_CHECKING:
     from pipeline.overlay import Overlay
 
 STILL_SECONDS = 1.0
+NO_COUNTS = Counts((), {}, {})
 
 
 class _Source:
@@ -32,6 +38,7 @@ class _Source:
 
     def __init__(self, score_threshold: float) -> None:
         self.score_threshold = score_threshold
+        self.layout = Layout()
         self.frames_per_second: float | None = None
         self.may_wait = False
         self.signal: SignalChange | None = None
@@ -59,6 +66,9 @@ class Deliver(Stage):
         super().__init__(kit)
         self._settings = kit.settings.deliver
         self._wanted = self._settings.outputs()
+        if kit.settings.serve.at:
+            self._wanted[SERVE] = ("publish", f"{kit.endpoints}/{PUBLISHED}")
+        self._looked_at: dict[str, WantPixels] = {}
         self._outputs: dict[str, Output] = {}
         self._sources: dict[str, _Source] = {}
         self._overlay: Overlay | None = None
@@ -77,8 +87,11 @@ class Deliver(Stage):
         if "window" in self._modules:
             self.kit.tell("looking for a screen")
             self._modules["window"].check_screen()
-        if "video" in self._modules:
-            self._modules["video"].check_encoder(self._settings.encoder)
+        for module in self._modules.values():
+            if hasattr(module, "check_encoder"):
+                module.check_encoder(self._settings.encoder)
+            if hasattr(module, "check_library"):
+                module.check_library()
 
     def begin(self, start: Start) -> None:
         self._class_names = start.model.class_names
@@ -95,6 +108,7 @@ class Deliver(Stage):
             self._tell_lost(start)
         source = self._source(start.source_id)
         source.score_threshold = start.score_threshold
+        source.layout = Layout(start.zones, start.lines)
         source.frames_per_second = start.frames_per_second
         source.may_wait = start.policy == "block"
 
@@ -126,6 +140,8 @@ class Deliver(Stage):
             self._overlay.forget(end.source_id)
         own = [name for name in self._outputs if name.endswith(f" ({end.source_id})")]
         self._let_pass()
+        for output in self._outputs.values():
+            output.end(end.source_id)
         self._closing[end.source_id] = [self._outputs.pop(name) for name in own]
         for output in self._closing[end.source_id]:
             output.close()
@@ -159,12 +175,31 @@ class Deliver(Stage):
         source, goes_on = self._source(source_id), self.kit.incarnation > 0 or name in self._written
         minutes = None if source.may_wait else self._settings.segment_minutes
         segment_seconds = None if minutes is None else 60 * minutes
-        target = Target(path, source.frames_per_second, goes_on, segment_seconds, self._settings.encoder)
+        rotate_megabytes = self._settings.rotate_megabytes
+        target = Target(
+            path,
+            source.frames_per_second,
+            goes_on,
+            segment_seconds,
+            encoder=self._settings.encoder,
+            record=self._settings.record,
+            want=partial(self._want_pictures, name),
+            rotate_bytes=None if rotate_megabytes is None else round(rotate_megabytes * 1e6),
+            keep_files=self._settings.keep_files,
+            spool=self._settings.spool,
+            classes=self.kit.settings.postprocess.classes,
+            warn=self.kit.meter.warn,
+        )
         self._written.add(name)
-        counts = self.kit.meter.output(name, path)
+        where = "" if name == SERVE else shown_text(path) if SINKS[kind].schemes else path
+        counts = self.kit.meter.output(name, where)
         make = partial(self._modules[kind].open_sink, target)
-        _, has_pictures, has_fates, *_ = SINKS[kind]
-        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True), has_pictures, has_fates)
+        return Output(name, counts, make, self._failed, lambda: self.kit.ask_stop(True), SINKS[kind])
+
+    def _want_pictures(self, name: str, wanted: WantPixels) -> None:
+        """By an output's thread: somebody looks at these there."""
+        self._looked_at[name] = wanted
+        self.kit.want_pictures(reduce(or_, self._looked_at.values()))
 
     def _failed(self, error: OutputError) -> None:
         """What becomes of the run; without outputs nobody would see what is computed from here on."""
@@ -183,14 +218,25 @@ class Deliver(Stage):
         source = self._source(header.source_id)
         result = self._result(frame, source)
         image_bgr = frame.array("image_bgr") if "image_bgr" in frame else None
-        if image_bgr is not None and self._overlay and self._settings.overlay:
-            self._overlay.draw(image_bgr, result)
         ticket = Ticket(frame, self._tell)
         outputs = self._open_outputs(header.source_id)
+        self._show(outputs, ticket, result, image_bgr)
+        outputs = [output for output in outputs if not output.kind.on_demand]
+        if image_bgr is not None and self._overlay and self._settings.overlay:
+            self._overlay.draw(image_bgr, result)
         self._offer(outputs, ticket, result, image_bgr, source.may_wait)
-        if image_bgr is not None and not source.may_wait:
+        if image_bgr is not None and self._overlay and not source.may_wait:
             source.keep(ticket, result, image_bgr)
         ticket.release(taken=not outputs)
+
+    def _show(self, outputs: list[Output], ticket: Ticket, result: FrameResult, image_bgr: Image | None) -> None:
+        """To those on demand, which keep nobody waiting and have no say in a frame's fate."""
+        for output in (output for output in outputs if output.kind.on_demand):
+            is_wanted = result.source_id in self._looked_at.get(output.name, WantPixels()).source_ids
+            clean_bgr = image_bgr if is_wanted else None
+            if clean_bgr is not None and self._overlay and self._settings.overlay:
+                clean_bgr = clean_bgr.copy()  # the others' is drawn on
+            output.offer(ticket, result, clean_bgr, may_wait=False)
 
     @staticmethod
     def _offer(
@@ -198,12 +244,12 @@ class Deliver(Stage):
     ) -> None:
         """To all; to the others once its line is written and its fate told: so no picture is without a line, whenever
         this process is lost. Lines that are behind keep nobody waiting."""
-        lines = next((output for output in outputs if output.has_fates), None)
+        lines = next((output for output in outputs if output.kind.has_fates), None)
         others = [output for output in outputs if output is not lines]
 
         def go_on() -> None:
             for output in others:
-                output.offer(ticket, result, image_bgr, may_wait)
+                output.offer(ticket, result, image_bgr if output.kind.has_pictures else None, may_wait)
 
         if lines and not may_wait and lines.is_behind(result.source_id):
             lines.let_pass()
@@ -236,6 +282,7 @@ class Deliver(Stage):
         header = frame.header
         has_result = header.failure is None and header.dropped is None
         now_ns = time.monotonic_ns()
+        counts = (header.counts if has_result else None) or NO_COUNTS
         here = () if header.dropped else (Hop("deliver", now_ns, now_ns),)
         return FrameResult(
             source_id=header.source_id,
@@ -254,7 +301,12 @@ class Deliver(Stage):
             class_names=self._class_names,
             frames_per_second=self.kit.meter.recent_per_second() or None,
             taken_from=header.same_as if has_result else None,
+            layout=source.layout,
+            zones=counts.zones,
+            lines=counts.lines,
+            events=counts.events,
             captured_ns=header.captured_ns,
+            heat=heat_of(frame),
             trace=(*header.trace, *here),
         )
 
@@ -263,6 +315,9 @@ class Deliver(Stage):
     def idle(self) -> None:
         """The last picture of each source whose signal is lost, greyed, once a second."""
         self._look_closing()
+        for output in self._outputs.values():
+            if output.kind.on_demand:
+                output.look()
         now = time.monotonic()
         for source in self._sources.values():
             if source.signal and source.signal.state == "lost" and source.last and now >= source.still_due:
@@ -274,7 +329,7 @@ class Deliver(Stage):
         _, result, image_bgr = source.last
         lost_seconds = max(0.0, time.time() - signal.at_unix)
         still_bgr = self._overlay.without_signal(image_bgr, signal.cause, signal.at_unix, lost_seconds)
-        for output in self._open_outputs(result.source_id):
+        for output in (each for each in self._open_outputs(result.source_id) if not each.kind.on_demand):
             output.still(result.source_id, result.pts_seconds + lost_seconds, still_bgr)
 
     def close(self) -> None:

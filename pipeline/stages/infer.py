@@ -19,7 +19,7 @@ from models import devices, ready
 from models.engines import Engine, EngineError, Job
 from pipeline.errors import StageError, UsageError
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import ModelCard, Slot
+from pipeline.flow.messages import Gpu, ModelCard, Slot
 from pipeline.settings import InferSettings
 from pipeline.stage import DEVICE_LANES, HEATMAPS, Kit, RoundStage
 
@@ -51,12 +51,18 @@ class Infer(RoundStage):
         except OSError as error:
             raise UsageError(f"infer.weights: {error}") from None
         self._engine, self._card = recalled or self._made_anew()
+        if self._device != "cpu":
+            self.kit.meter.gpu = self._gpu
         if not recalled and not self._probation:
             self._remember()
         return self._card
 
     def close(self) -> None:
         self.settle()
+
+    def _gpu(self) -> Gpu | None:
+        use = devices.cuda_use(self._device)
+        return Gpu(self._device, *use) if use else None
 
     def _remember(self) -> None:
         ready.remember(self._asked(), self._weights, self._engine, self._card)

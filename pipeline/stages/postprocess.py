@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.flow.detections import Detections
 from pipeline.flow.frame import NOT_ITS_OWN, Frame
-from pipeline.flow.messages import EndOfStream, FrameHeader, Start, StreamStart
-from pipeline.geometry import fit_input
+from pipeline.flow.heat import HeatMap, put_heat
+from pipeline.flow.messages import EndOfStream, FrameHeader, Heat, Start, StreamStart
+from pipeline.geometry import InputGeometry, fit_input
 from pipeline.kernels import compiled
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
 from pipeline.settings import MOST_SOURCES
@@ -29,6 +30,7 @@ class Postprocess(Stage):
         super().__init__(kit)
         self._settings = kit.settings.postprocess
         self._lowest_score = kit.settings.lowest_score()
+        self._looked_at: frozenset[tuple[str, str]] = frozenset()
 
     def prepare(self) -> None:
         self.kit.tell("compiling the peak search")
@@ -64,6 +66,9 @@ class Postprocess(Stage):
         changes = self._wanted_of.get(header.source_id, ())
         return next((wanted for seq, wanted in reversed(changes) if seq <= header.seq), self._usual)
 
+    def show_heat(self, heat: Heat) -> None:
+        self._looked_at = heat.wanted
+
     def process(self, frame: Frame) -> None:
         header, model = frame.header, self._model
         if not header.is_for_network:
@@ -82,11 +87,32 @@ class Postprocess(Stage):
             boxes_xyxy, scores, channels = decode_heads(
                 heatmap_chw, size_chw, offset_chw, wanted.channels, wanted.lowest_score, k, *place
             )
+        heat = self._heat(frame, geometry) if self._looked_at and "hm" in frame else {}
         if frame.give_back(HEATMAPS):
+            put_heat(frame, heat)
             frame.put_detections(Detections.untracked(boxes_xyxy, scores, self._class_of[channels]))
         else:
             header.failure = NOT_ITS_OWN
             self.kit.meter.tally(f"frames without a result, for {NOT_ITS_OWN}")
+
+    def _heat(self, frame: Frame, geometry: InputGeometry) -> dict[str, HeatMap]:
+        """Of the classes that somebody looks at, as far as they are computed: copies, cut to where the frame lies."""
+        logits_chw, stride = frame.array("hm"), self._model.stride
+        _, rows, columns = logits_chw.shape
+        left, top, right, bottom = geometry.cells(stride, columns, rows)
+        box_xyxy = geometry.to_source(stride * left, stride * top, stride * right, stride * bottom)
+        maps = {}
+        for channel, class_id in enumerate(self._class_of.tolist()):
+            name = self._model.class_names[class_id]
+            if (frame.header.source_id, name) in self._looked_at:
+                maps[name] = HeatMap(_as_bytes(logits_chw[channel, top:bottom, left:right]), box_xyxy)
+        return maps
+
+
+def _as_bytes(logits_hw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """255 times the score."""
+    scores_hw = 1 / (1 + np.exp(-np.clip(logits_hw, -30, 30)))
+    return np.rint(255 * scores_hw).astype(np.uint8)
 
 
 class Wanted(NamedTuple):

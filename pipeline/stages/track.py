@@ -1,19 +1,25 @@
-"""track: gives detections the ids of their tracks, one tracker for each source. Knows no pixels.
+"""track: gives detections the ids of their tracks, one tracker for each source, and counts them in zones and across
+lines. Knows no pixels.
 
 A frame that looks as one before (`infer.still`) takes over here what was found in that, for here they come in order.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import still
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import Moment
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import EndOfStream, SignalChange, StreamStart
+from pipeline.flow.messages import EndOfStream, FrameHeader, Start, StreamStart
 from pipeline.kernels import compiled
+from pipeline.shapes import Layout
 from pipeline.stage import Kit, Stage
-from pipeline.tracker import ByteTracker, warm_up
-
-USUAL_FRAMES_PER_SECOND = 25.0
+from pipeline.tracker import Tracker, kinds_of, warm_up
+from pipeline.zones import ZoneCounter
 
 
 class Track(Stage):
@@ -25,47 +31,68 @@ class Track(Stage):
         super().__init__(kit)
         self._settings = kit.settings.track
         self._usual_threshold = kit.settings.infer.score_threshold
-        self._trackers: dict[str, ByteTracker] = {}
-        self._last_seq: dict[str, int] = {}
-        self._rates: dict[str, float] = {}
+        self._trackers: dict[str, Tracker] = {}
         self._score_thresholds: dict[str, float] = {}
         self._computed: dict[str, _Computed] = {}
+        # Here, where tracks begin and end: who counts is lost with those whom it counts, and ids are never mixed up.
+        self._counters: dict[str, ZoneCounter] = {}
+        self._class_names: tuple[str, ...] = ()
+        self._kinds = kinds_of((), ())
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")
         compiled(warm_up)
 
+    def begin(self, start: Start) -> None:
+        self._class_names = start.model.class_names
+        self._kinds = kinds_of(self._class_names, self._settings.confused)
+
     def stream_started(self, start: StreamStart) -> None:
         self._score_thresholds[start.source_id] = start.score_threshold
-        if start.source_id not in self._trackers:
-            self._begin(start.source_id, start.seq, start.frames_per_second)
+        self._lay_out(start.source_id, Layout(start.zones, start.lines))
 
-    def _begin(self, source_id: str, seq: int, frames_per_second: float | None) -> ByteTracker:
-        rate = self._rates[source_id] = frames_per_second or USUAL_FRAMES_PER_SECOND
-        tracker = ByteTracker(self._settings, rate)
-        self._trackers[source_id], self._last_seq[source_id] = tracker, seq - 1
+    def _lay_out(self, source_id: str, layout: Layout) -> None:
+        if counter := self._counters.get(source_id):
+            counter.change(layout)
+        elif layout:
+            self._counters[source_id] = ZoneCounter(self._class_names, layout)
+
+    def _begin(self, header: FrameHeader) -> Tracker:
+        """Whom a process before this one followed nobody knows; but no id is given twice."""
+        tracker = Tracker(self._settings, self._kinds, self.kit.ledger.ids_given(header.place))
+        self._trackers[header.source_id] = tracker
         return tracker
 
-    def signal_changed(self, signal: SignalChange) -> None:
-        """A time in which nothing was captured is a gap like one of frames that were dropped."""
-        if signal.outage and signal.outage.state in ("lost", "paused") and signal.source_id in self._trackers:
-            missed_seconds = max(0.0, signal.outage.end_unix - signal.outage.start_unix)
-            self._last_seq[signal.source_id] -= round(missed_seconds * self._rates[signal.source_id])
-
     def process(self, frame: Frame) -> None:
-        source_id, seq = frame.header.source_id, frame.header.seq
-        tracker = self._trackers.get(source_id) or self._begin(source_id, seq, None)
+        header = frame.header
+        tracker = self._trackers.get(header.source_id) or self._begin(header)
+        counter = self._counters.get(header.source_id)
         # Frames that were dropped or failed are a gap in time, not frames without objects.
-        frames_elapsed = seq - self._last_seq[source_id]
-        if frame.header.unseen:
-            frame.put_detections(tracker.predicted(frames_elapsed))
+        if header.unseen:
+            frame.put_detections(tracker.predicted(header.pts_seconds))
+            if counter:
+                header.counts = counter.counts()
             return
         found = self._found(frame)
         if found is None:
-            frame.header.failure = f"it looked as frame {frame.header.same_as}, which has no result"
+            header.failure = f"it looked as frame {header.same_as}, which has no result"
             return
-        self._last_seq[source_id] = seq
-        frame.put_detections(tracker.update(found, frames_elapsed))
+        tracked = tracker.update(found, header.pts_seconds)
+        if header.same_as is not None:  # the same picture has the same boxes, though the filter is surer now
+            tracked = replace(tracked, boxes_xyxy=self._computed[header.source_id].boxes_xyxy)
+        elif header.audits is None:
+            self._computed[header.source_id] = _Computed(header.seq, found, tracked.boxes_xyxy)
+        self.kit.ledger.give_ids(header.place, tracker.ids_given)
+        frame.put_detections(tracked)
+        if counter:
+            self._count(header, tracked, tracker.followed, counter)
+
+    def _count(self, header: FrameHeader, tracked: Detections, followed: frozenset[int], counter: ZoneCounter) -> None:
+        moment = Moment(header.source_id, header.seq, header.pts_seconds, header.captured_unix)
+        events = counter.update(moment, tracked, header.width, header.height, followed)
+        header.counts = counter.counts(events)
+        if counter.is_over:
+            del self._counters[header.source_id]
 
     def _found(self, frame: Frame) -> Detections | None:
         """In the frame itself, or in the one that it looks as; None where that had no result."""
@@ -74,21 +101,21 @@ class Track(Stage):
         if header.same_as is not None:
             return before.found if before and before.seq == header.same_as else None
         found = frame.detections()
-        if header.audits is None:
-            self._computed[header.source_id] = _Computed(header.seq, found)
-        elif before and before.seq == header.audits:
+        if before and before.seq == header.audits:
             score_threshold = self._score_thresholds.get(header.source_id, self._usual_threshold)
             header.audit = still.audit(found, before.found, score_threshold)
         return found
 
     def stream_ended(self, end: EndOfStream) -> None:
-        of_sources = (self._trackers, self._last_seq, self._rates, self._score_thresholds, self._computed)
-        for told in of_sources:
+        of_sources = (self._trackers, self._score_thresholds, self._computed)
+        for told in (*of_sources, self._counters):
             told.pop(end.source_id, None)
 
 
 class _Computed(NamedTuple):
-    """What was found in the last frame of a source that others may take over from."""
+    """What was found in the last frame of a source that others may take over from, and the boxes (N, 4) that were told
+    of it."""
 
     seq: int
     found: Detections
+    boxes_xyxy: NDArray[np.float32]

@@ -23,6 +23,7 @@ from pipeline.flow.messages import (
     Slot,
     Start,
     StreamStart,
+    WantPixels,
 )
 from pipeline.flow.metrics import Meter
 from pipeline.flow.sharedmem import Lessor, Pool, create_pool
@@ -68,6 +69,7 @@ class Bench:
 
     models    what it said of the network, later than when it was ready
     ended     sources whose last frame met its fate, as the stage said it
+    looked_at the pictures and heat maps that it asked for, each time
     stops     what it said with each wish that the run stops: whether the user wants it
     stop      set it, and the stage is told to take no more frames
     """
@@ -82,6 +84,7 @@ class Bench:
         self.meter = Meter(owns_process=True)
         self.models: list[ModelCard] = []
         self.ended: list[str] = []
+        self.looked_at: list[WantPixels] = []
         self.stops: list[bool] = []
         self.stop = threading.Event()
         self._slots = slots
@@ -94,6 +97,7 @@ class Bench:
             place=list(self.settings.sources).index(source_id),
             is_patient=patient,
             incarnation=incarnation,
+            endpoints="inproc://bench",
             pools=self.pools,
             lessor=Lessor(pool, 0, self._slots, DECODER if leases_from == FRAMES else STAGE) if pool else None,
             ledger=self.ledger,
@@ -101,6 +105,7 @@ class Bench:
             tell=lambda doing: None,
             say_model=self.models.append,
             say_ended=self.ended.append,
+            want_pictures=self.looked_at.append,
             ask_stop=self.stops.append,
             stopped=self.stop.is_set,
         )

@@ -4,27 +4,29 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest import mock
 
-from tests.kit.harness import command, json_lines, wait_until
+from pipeline.control import words
+from pipeline.errors import CenterStreamError
+from tests.kit.harness import QUICK, command, json_lines, wait_until
 
-# Little work, so that what is looked at is who waits for whom.
-LIGHT = ("--set", "infer.engine=eager", "--input", "128x128", "--set", "queue.capacity=8")
+LIGHT = (*QUICK, "--set", "queue.capacity=8")
 PATTERN = "lavfi:testsrc2=size=160x120:rate=10"
 
 
 class ControlledRun:
     """The command, in a temporary folder of its own, which FOLDER stands for in its arguments."""
 
-    def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: object, env: dict[str, str] | None = None, settings: Sequence[str] = LIGHT) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ctl", dir="/tmp"))
         self.env = os.environ | {"TMPDIR": str(self.folder)} | (env or {})
         self.lines, self.told, self.errors = (self.folder / name for name in ("lines.jsonl", "told", "errors"))
         self.process = subprocess.Popen(
             command(
-                *(str(word).replace("FOLDER", str(self.folder)) for word in arguments), "--jsonl", self.lines, *LIGHT
+                *(str(word).replace("FOLDER", str(self.folder)) for word in arguments), "--jsonl", self.lines, *settings
             ),
             stdout=self.told.open("w"),
             stderr=self.errors.open("w"),
@@ -52,12 +54,16 @@ class ControlledRun:
         return {row["source"]: row for row in (_cells(line, lines, titles, starts) for line in lines[1:])}
 
     def wait_for(self, source_id: str, state: str, seconds: float = 60) -> None:
-        def is_so() -> bool:
-            assert self.process.poll() is None, self.errors.read_text()
-            done = self.ctl("list")
-            return any(line.startswith(source_id) and f"  {state}" in line for line in done.stdout.splitlines())
+        wait_until(lambda: self._state_of(source_id) == state, seconds, f"{source_id} {state}")
 
-        wait_until(is_so, seconds, f"{source_id} {state}")
+    def _state_of(self, source_id: str) -> str | None:
+        """As `ctl list` has it, without a process for each time one asks."""
+        assert self.process.poll() is None, self.errors.read_text()
+        with mock.patch.object(tempfile, "tempdir", str(self.folder)), suppress(CenterStreamError):
+            answer = words.tell(words.find_run(), words.List())
+            assert isinstance(answer, words.Sources)
+            return next((row.state for row in answer.rows if row.source_id == source_id), None)
+        return None
 
     def wait_until_frames(self, source_id: str, more: int, seconds: float = 60) -> None:
         """Until so many more of its frames have been written."""
@@ -95,8 +101,10 @@ def _cells(line: str, lines: list[str], titles: list[str], starts: list[int]) ->
 
 
 @contextmanager
-def running(*arguments: object, env: dict[str, str] | None = None) -> Iterator[ControlledRun]:
-    run = ControlledRun(*arguments, env=env)
+def running(
+    *arguments: object, env: dict[str, str] | None = None, settings: Sequence[str] = LIGHT
+) -> Iterator[ControlledRun]:
+    run = ControlledRun(*arguments, env=env, settings=settings)
     try:
         yield run
     finally:

@@ -9,13 +9,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
 from tests.kit.places import ROOT
 
 HANG_SECONDS = 540.0  # no bound of a figure: a machine that does other things as well may take many times as long
+
+# The engine of runs that are processes: an exported network starts without torch, which is half of what a start costs.
+QUICK_ENGINE = "onnxruntime" if find_spec("onnxruntime") else "eager"
+# Little work, so that what is looked at is who waits for whom.
+QUICK = ("--engine", QUICK_ENGINE, "--input", "128x96")
+# Nobody is followed, for where a track is depends on the frames before, of which a run may have lost some.
+AS_FOUND = ("--set", "track.high_score=1")
 
 STAGES = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 
@@ -88,6 +96,12 @@ def end_since() -> Iterator[None]:
             process.kill()  # nothing where it is over
 
 
+def run_code(code: str, *arguments: str, **options) -> subprocess.CompletedProcess:  # type: ignore[no-untyped-def]
+    """Python in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, timeout=60, **options)
+
+
 def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -107,10 +121,13 @@ def stage_pids(parent_pid: int) -> dict[str, int]:
 
 
 def children(parent_pid: int) -> list[int]:
-    try:
-        return [int(pid) for pid in Path(f"/proc/{parent_pid}/task/{parent_pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
+    """Whichever of its threads started them."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{parent_pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def _cmdline(pid: int) -> list[str]:

@@ -5,6 +5,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+# One for each picture in turn, so that one lost or doubled shows.
+COLOURS_BGR = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (200, 200, 200)]
 IDENTITY = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 TURNS_CLOCKWISE = {
     90: (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000),
@@ -35,6 +38,16 @@ def red_corner(width: int, height: int) -> NDArray[np.uint8]:
     picture = np.full((height, width, 3), 255, np.uint8)
     picture[: height // 2, : width // 2] = (255, 0, 0)
     return picture
+
+
+def picture(number: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """All of one colour."""
+    return np.full((height, width, 3), COLOURS_BGR[number % len(COLOURS_BGR)], np.uint8)
+
+
+def assert_shows(image: NDArray[np.uint8], number: int) -> None:
+    """H.264 keeps flat colours to a few levels; a wrong matrix or range would be off by tens."""
+    assert np.abs(image[0, 0].astype(int) - COLOURS_BGR[number % len(COLOURS_BGR)]).max() <= 6
 
 
 def write_video(
@@ -87,6 +100,15 @@ def count_pictures(path: Path) -> int:
     """Of a video that can be read to its end."""
     with av.open(str(path)) as video:
         return sum(1 for _ in video.decode(video=0))
+
+
+def readable_frames(path: Path) -> int:
+    """Frames before the end or the place where the file is cut."""
+    count = 0
+    with av.open(str(path)) as container, suppress(av.error.InvalidDataError):
+        for _ in container.decode(video=0):
+            count += 1
+    return count
 
 
 def turn(path: Path, degrees_clockwise: int) -> Path:

@@ -1,5 +1,7 @@
 """Frames as outputs get them, with whatever was found in them."""
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.flow.detections import Detections
@@ -20,6 +22,7 @@ def result(
     predicted: bool = False,
     taken_from: int | None = None,
     source_id: str = "door",
+    **counts: Any,
 ) -> FrameResult:
     """A frame of 640×480 as it comes to an output, with these detections."""
     rows = rows or []
@@ -46,4 +49,5 @@ def result(
         class_names=("person", "dog"),
         frames_per_second=10.0,
         taken_from=taken_from,
+        **counts,
     )

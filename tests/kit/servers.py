@@ -1,5 +1,5 @@
 """RTSP servers that run as processes of their own, for tests to freeze and kill: `play_server.py` needs nothing
-installed, `gst_server.py` is Debian's gst-rtsp-server.
+installed, `gst_server.py` and `gst_relay.py` are Debian's gst-rtsp-server.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.places import CLIP, ROOT
+from tests.kit.places import ROOT
 
 GST_PYTHON = "/usr/bin/python3"
 GST_PROBE = """
@@ -20,7 +20,8 @@ import gi
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
-assert all(Gst.ElementFactory.find(name) for name in ("appsrc", "parsebin", "h264parse", "rtph264pay", "udpsink"))
+used = "appsink", "appsrc", "parsebin", "h264parse", "rtph264pay", "rtph264depay", "udpsink"
+assert all(Gst.ElementFactory.find(name) for name in used)
 """
 GST_MISSING = (
     "install: apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-base-1.0 "
@@ -39,6 +40,12 @@ class RtspServer:
     def port(self) -> int:
         """For another server, in the place of one that was killed."""
         return int(self.url.split(":")[2].partition("/")[0])
+
+    @property
+    def live_url(self) -> str:
+        """Where a relay plays what is published at `url`."""
+        place, _, name = self.url.rpartition("/")
+        return f"{place}/live/{name}"
 
     def url_for(self, user: str, password: str) -> str:
         return self.url.replace("//", f"//{user}:{password}@")
@@ -60,7 +67,7 @@ StartServer = Callable[..., RtspServer]
 @contextmanager
 def running(python: str, script: str, options: dict[str, object]) -> Iterator[RtspServer]:
     arguments = ["--loop"] if options.pop("loop", False) else []
-    for name, value in ({"file": CLIP} | options).items():
+    for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     command = [python, str(ROOT / "tests" / "kit" / "rtsp" / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -470,7 +470,7 @@ def small_file(path, form):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_file_with_any_bytes_changed_is_read_or_refused(tmp_path_factory, form, data):
     path = tmp_path_factory.getbasetemp() / f"changed.{form}"

@@ -87,7 +87,7 @@ ROUNDED = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 3), st.sampled_from([1, 3, 64]), st.integers(1, 5), *[st.integers(1, 7)] * 2),
     reach=st.sampled_from([0.1, 1.0, 5.0, 1000.0]),

@@ -28,6 +28,8 @@ from tests.kit.harness import HANG_SECONDS
 from tests.kit.places import ROOT
 
 SMALL = Job(height=128, width=128)
+# Of one size, for which the network is exported once.
+WIDE = Job(height=64, width=96)
 EXPORTING = [name for name in ("onnxruntime", "openvino") if name in available_engines("cpu")]
 TOLERANCE = 1e-3  # of the largest value
 
@@ -80,7 +82,7 @@ def test_pixels_are_normalised_and_put_in_the_order_of_the_spec() -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", [name for name in available_engines("cpu") if name not in ("eager", "compile")])
 def test_every_engine_gives_the_heads_of_plain_pytorch(shipped, name, batch) -> None:
-    job = Job(batches=(batch,), height=96, width=160)
+    job = replace(WIDE, batches=(batch,))
     images = noise(job, batch)
     assert_same(
         heads_of(create_engine(name, shipped, job), images), heads_of(create_engine("eager", shipped, job), images)
@@ -90,7 +92,7 @@ def test_every_engine_gives_the_heads_of_plain_pytorch(shipped, name, batch) -> 
 @pytest.mark.parametrize("top_k", [0, 20], ids=["heads", "candidates"])
 @pytest.mark.parametrize("name", ["eager", *EXPORTING])
 def test_a_batch_gives_what_its_images_give_alone(shipped, name, top_k) -> None:
-    job = Job(batches=(1, 2, 4), height=64, width=96, lanes=2, top_k=top_k)
+    job = replace(WIDE, batches=(1, 2, 4), lanes=2, top_k=top_k)
     engine, images = create_engine(name, shipped, job), noise(job, 4)
     alone = [heads_of(engine, image[None]) for image in images]
     for batch in (4, 2):
@@ -101,7 +103,7 @@ def test_a_batch_gives_what_its_images_give_alone(shipped, name, top_k) -> None:
 
 @pytest.mark.parametrize("name", ["eager", *EXPORTING])
 def test_lanes_may_run_different_batches(shipped, name) -> None:
-    job = Job(batches=(1, 3), height=64, width=64, lanes=2)
+    job = replace(WIDE, batches=(1, 3), lanes=2)
     engine, images = create_engine(name, shipped, job), noise(job, 3)
     expected = heads_of(engine, images)["hm"]
     with ThreadPoolExecutor(2) as lanes:
@@ -144,9 +146,9 @@ def test_the_exported_networks_of_the_paper_agree_with_pytorch(arch) -> None:
 
 @pytest.mark.parametrize("name", ["eager", *EXPORTING])
 def test_lanes_do_not_disturb_each_other(shipped, name) -> None:
-    job = Job(height=64, width=64, lanes=4)
+    job = replace(WIDE, lanes=4)
     engine = create_engine(name, shipped, job)
-    images = [np.full((1, 64, 64, 3), value, np.uint8) for value in range(0, 240, 20)]
+    images = [np.full((1, 64, 96, 3), value, np.uint8) for value in range(0, 240, 20)]
     alone = [heads_of(engine, image)["hm"] for image in images]
     with ThreadPoolExecutor(4) as lanes:
         together = list(lanes.map(lambda image: heads_of(engine, image)["hm"], images * 3))
@@ -176,19 +178,19 @@ def test_more_candidates_than_cells_are_as_many_as_there_are_cells(shipped) -> N
 @pytest.mark.parametrize(
     "images",
     [
-        np.zeros((0, 64, 64, 3), np.uint8),
-        np.zeros((2, 64, 64, 3), np.uint8),
-        np.zeros((1, 64, 96, 3), np.uint8),
-        np.zeros((1, 64, 64, 3), np.float32),
+        np.zeros((0, 64, 96, 3), np.uint8),
+        np.zeros((2, 64, 96, 3), np.uint8),
+        np.zeros((1, 64, 64, 3), np.uint8),
+        np.zeros((1, 64, 96, 3), np.float32),
     ],
     ids=["no image", "another batch", "another size", "another type"],
 )
 def test_images_that_the_job_did_not_say_are_refused(shipped, name, images) -> None:
-    engine = create_engine(name, shipped, Job(height=64, width=64))
-    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1, 64, 64, 3\)"):
+    engine = create_engine(name, shipped, WIDE)
+    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1, 64, 96, 3\)"):
         engine.run(images, engine.allocate())
-    engine = create_engine(name, shipped, Job(batches=(1, 3), height=64, width=64))
-    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1 or 3, 64, 64, 3\)"):
+    engine = create_engine(name, shipped, replace(WIDE, batches=(1, 3)))
+    with pytest.raises(ValueError, match=r"this engine takes uint8 \(1 or 3, 64, 96, 3\)"):
         engine.run(images, engine.allocate())
 
 
@@ -205,7 +207,7 @@ def test_an_engine_that_cannot_be_had_says_why(shipped, name, problem) -> None:
 def test_a_network_is_exported_once_for_its_weights(shipped, cache) -> None:
     if not EXPORTING:
         pytest.skip("neither ONNX Runtime nor OpenVINO is installed")
-    job = Job(height=64, width=64)
+    job = WIDE
     create_engine(EXPORTING[0], shipped, job)
     before = {path: path.stat().st_ino for path in cache.glob("*.onnx")}
     create_engine(EXPORTING[-1], shipped, replace(job, batches=(1, 2)))
@@ -315,7 +317,7 @@ def test_openvino_in_bf16_finds_the_same_objects(shipped) -> None:
 
 def test_auto_measures_once(shipped, cache) -> None:
     told: list[str] = []
-    job = Job(height=64, width=64, lanes=2)
+    job = replace(WIDE, lanes=2)
     first = choose(shipped, job, told.append)
     assert any(word.startswith("measuring eager") for word in told)
     lower = {f"openvino {one}" for name in EXPORTING for one in precisions(name, "cpu") if one != "fp32"}
@@ -333,7 +335,7 @@ def test_auto_measures_once(shipped, cache) -> None:
     ids=["cut", "unknown", "empty", "zeros"],
 )
 def test_a_damaged_memory_of_measurements_is_made_again(shipped, cache, damage) -> None:
-    job = Job(height=32, width=32)
+    job = replace(WIDE, lanes=3)
     choose(shipped, job)
     newest(cache.glob("engines-*.json")).write_text(damage)
     choice = choose(shipped, job)
@@ -411,7 +413,7 @@ def test_batches_are_measured_until_one_is_slower_than_the_smaller(shipped, pace
 
 def test_auto_measures_batches_of_the_fastest_engine_too(shipped, cache) -> None:
     told: list[str] = []
-    choice = choose(shipped, Job(height=64, width=64), told.append, precision="fp32", batches=(1, 2))
+    choice = choose(shipped, WIDE, told.append, precision="fp32", batches=(1, 2))
     assert f"measuring {choice.engine.name} with 2 images at a time" in told
     assert set(choice.by_batch) == {1, 2} and choice.engine.job.batches == worth_it(choice.by_batch)
     assert choice.engine.name == fastest(choice.images_per_second).split()[0]
@@ -429,19 +431,15 @@ def newest(paths) -> Path:
 
 
 @pytest.mark.skipif(not EXPORTING, reason="neither ONNX Runtime nor OpenVINO is installed")
-@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty"])
+@pytest.mark.parametrize("damage", ["zeroed", "cut"])
 def test_a_damaged_export_is_made_again(shipped, cache, damage) -> None:
-    job = Job(height=64, width=96)
+    job = WIDE
     expected = heads_of(create_engine("eager", shipped, job), noise(job))
     create_engine(EXPORTING[0], shipped, job)
     path = newest(cache.glob("*.onnx"))
     content = path.read_bytes()
     middle = len(content) // 2
-    path.write_bytes(
-        {"zeroed": content[:middle] + bytes(2048) + content[middle + 2048 :], "cut": content[:middle], "empty": b""}[
-            damage
-        ]
-    )
+    path.write_bytes(content[:middle] + (bytes(2048) + content[middle + 2048 :] if damage == "zeroed" else b""))
     for name in EXPORTING:
         assert_same(heads_of(create_engine(name, shipped, job), noise(job)), expected)
 
@@ -471,7 +469,7 @@ def test_signals_are_still_heard_after_engines_have_gone() -> None:
 import signal
 from models import load_model
 from models.engines import Job, create_engine
-network, job = load_model("mobilenetv3"), Job(height=64, width=64)
+network, job = load_model("mobilenetv3"), Job(height=64, width=96)
 first, second = (create_engine("openvino", network, job) for _ in range(2))
 del first
 del second

@@ -8,8 +8,9 @@ import torch
 
 from models import load_model
 from models.engines import Job, available_engines, create_engine
-from tests.kit.harness import json_lines, run
+from tests.kit.harness import json_lines, run, wait_until
 from tests.kit.places import CLIP
+from tests.kit.served import served
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,6 +29,16 @@ def test_a_gpu_finds_what_the_cpu_finds(tmp_path) -> None:
         assert abs(len(on_cpu["objects"]) - len(on_gpu["objects"])) <= 1  # fp16 may move a score across the threshold
         best = zip(on_cpu["objects"][:1], on_gpu["objects"][:1], strict=True)
         assert all(a["box_xyxy"] == pytest.approx(b["box_xyxy"], abs=3) for a, b in best)
+
+
+def test_a_run_tells_how_its_gpu_is_used() -> None:
+    with served(CLIP, "--realtime", settings=("--set", "infer.engine=eager", "--device", "cuda")) as page:
+        wait_until(lambda: page.view()["sources"][0]["delivered"] > 10, what="frames")
+        (gpu,) = (each["gpu"] for each in page.view()["workers"] if each["gpu"])
+        told = page.get("/metrics").text
+    assert gpu["device"] == "cuda:0" and 0 < gpu["allocated_bytes"] <= gpu["reserved_bytes"] <= gpu["used_bytes"]
+    assert gpu["used_bytes"] <= gpu["total_bytes"] and 0 <= (gpu["utilization"] or 0) <= 1
+    assert 'centerstream_gpu_memory_allocated_bytes{device="cuda:0",worker="infer:0"}' in told
 
 
 def noise(job: Job, batch: int = 1) -> np.ndarray:

@@ -153,7 +153,7 @@ def test_a_picture_made_smaller_is_averaged_from_all_pixels():
     assert (pixels(preprocess(image, PLAIN, input_wh=(32, 32))) == 50).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.tuples(st.integers(12, 300), st.integers(12, 300)),
     st.tuples(*[st.floats(0, 1)] * 4),

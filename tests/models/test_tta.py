@@ -58,7 +58,7 @@ some_boxes = st.tuples(coordinates, coordinates, coordinates, coordinates).map(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(some_boxes, st.floats(0.0005, 1)), max_size=12),
     st.sampled_from([0.1, 0.5, 1.0]),
@@ -119,7 +119,7 @@ def size_maps(boxes_cells, width, channels, has_offset):
     return size, offset
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(1, 40),
     st.lists(st.tuples(*[st.floats(0.01, 0.99)] * 2, st.floats(0, 30), st.floats(0, 30)), max_size=3),

@@ -46,6 +46,10 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object, tmp_pat
         assert load_settings(str(tmp_path / "c.yaml"), []).infer.score_threshold == value
 
 
+def zone(keys: str) -> str:
+    return f"sources.a={{uri: x, zones: {{yard: {{{keys}}}}}}}"
+
+
 WRONG = {
     "unknown top key": ("infr.threads=1", "infr: no such key; did you mean infer?"),
     "unknown key": ("infer.thread=1", "infer.thread: no such key; did you mean threads?"),
@@ -89,6 +93,58 @@ WRONG = {
     ),
     "a stage in two groups": ("run.groups=[[track, deliver], [gather, track]]", "groups name track twice"),
     "groups of threads": ("run={placement: threads, groups: [[track, deliver]]}", "groups are of processes"),
+    "a zone of two corners": (
+        zone("polygon: [[0, 0], [1, 1]]"),
+        "sources.a.zones.yard.polygon: got […], allowed is a list of 3 to 64 corners, each [x, y], fractions",
+    ),
+    "a corner in pixels": (
+        zone("polygon: [[0, 0], [640, 0], [0, 1]]"),
+        "sources.a.zones.yard.polygon.1.0: got 640, allowed is a fraction of the picture, from 0 to 1",
+    ),
+    "a corner that is nowhere": (zone("polygon: [[0, 0], [1, .nan], [0, 1]]"), "yard.polygon.1.1: got nan, allowed is"),
+    "a corner of one number": (zone("polygon: [[0, 0], [1], [0, 1]]"), "polygon.1: got […], allowed is [x, y], fract"),
+    "a zone that crosses itself": (
+        zone("polygon: [[0, 0], [1, 1], [1, 0], [0, 1]]"),
+        "sources.a.zones.yard: polygon: its sides 1–2 and 3–4 meet; give its corners in the order of walking round",
+    ),
+    "a zone without an area": (zone("polygon: [[0, 0], [1, 1], [0.5, 0.5]]"), "its sides 3–1 and 1–2 meet"),
+    "a zone that is closed twice": (
+        zone("polygon: [[0, 0], [1, 0], [1, 1], [0, 0]]"),
+        "polygon ends with the corner that it begins with; leave the last one out",
+    ),
+    "no time to stay": (
+        zone("polygon: [[0, 0], [1, 0], [1, 1]], dwell_seconds: 0"),
+        "sources.a.zones.yard.dwell_seconds: got 0, allowed is a number above 0.0",
+    ),
+    "a zone without a polygon": (zone("classes: [person]"), "sources.a.zones.yard.polygon: is required"),
+    "an unknown key of a zone": (zone("polgon: []"), "sources.a.zones.yard.polgon: no such key; did you mean polygon?"),
+    "a name of a zone that is none": (
+        "sources.a={uri: x, zones: {'rtsp://u:s3cret@h/1': {polygon: [[0, 0], [1, 0], [1, 1]]}}}",
+        "sources.a.zones: got the key 'rtsp://***@h/…', allowed is a name of up to 64 letters",
+    ),
+    "too many zones": (
+        f"sources.a={{uri: x, zones: {{{', '.join(f'z{n}: {{polygon: []}}' for n in range(33))}}}}}",
+        "sources.a.zones: got {…}, allowed is a mapping of up to 32 zones by name",
+    ),
+    "a line to where it begins": (
+        "sources.a={uri: x, lines: {gate: {points: [[0.5, 0], [0.5, 0]]}}}",
+        "sources.a.lines.gate: points: the two are the same; a line goes from one to another",
+    ),
+    "a line of three points": (
+        "sources.a={uri: x, lines: {gate: {points: [[0, 0], [0, 1], [1, 1]]}}}",
+        "sources.a.lines.gate.points: got […], allowed is a list of two points, each [x, y], fractions",
+    ),
+    "files to keep of one": ("deliver.keep_files=3", "deliver: keep_files goes with rotate_megabytes"),
+    "no file at all": (
+        "deliver={rotate_megabytes: 1, keep_files: 0}",
+        "deliver.keep_files: got 0, allowed is a whole number at least 1",
+    ),
+    "an address of no kind": ("deliver.also=['gopher://host/x']", "deliver: also has 'gopher://host/…', allowed is"),
+    "an option that there is not": (
+        "deliver.also=['mqtt://host/x?qso=1']",
+        "deliver: also has 'mqtt://host/…': what stands behind the ? is no option: give them as ?key=value",
+    ),
+    "no room to wait in": ("deliver.spool.megabytes=0", "deliver.spool.megabytes: got 0, allowed is a number at least"),
     "thresholds the wrong way round": ("track={low_score: 0.9}", "low_score 0.9 must not exceed"),
 }
 

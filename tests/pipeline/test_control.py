@@ -14,10 +14,13 @@ import pytest
 
 from configs.uri import Uri
 from pipeline.command import ctl
+from pipeline.command.config import load_settings
 from pipeline.control import words as control
 from pipeline.control.desk import Desk
+from pipeline.control.follow import Follower, Watched
 from pipeline.control.runstate import RunState, SourceState
-from pipeline.control.words import Add, Done, End, Hold, List, Refused, Remove, Sources, Tune
+from pipeline.control.view import view
+from pipeline.control.words import Add, Done, End, Hold, List, Refused, Remove, Save, Sources, Tune
 from pipeline.errors import SourceError, StageError, UsageError
 from pipeline.flow.frame import Frame, Message
 from pipeline.flow.ledger import Ledger, create_ledger
@@ -36,11 +39,14 @@ from pipeline.flow.metrics import Meter
 from pipeline.flow.sharedmem import Lessor, Pool, create_pool
 from pipeline.flow.transport import Transport
 from pipeline.settings import MOST_SOURCES, PostprocessSettings, Settings, SourceSettings
+from pipeline.shapes import Line, Zone
 from pipeline.sources import OpeningStopped, parse_address
 from pipeline.stages.decode import Decode, Tuning
 from pipeline.stages.postprocess import Postprocess
 from tests.kit.harness import wait_until
 
+SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+YARD, DOOR = Zone(SQUARE, ("person",)), Line(((0.5, 1.0), (0.5, 0.0)))
 CARD = ModelCard("m", "w", ("person", "car"), 64, 64, 64, 64, 4, "stretch", "cpu", "eager", {}, "fp32", 1, 1)
 
 
@@ -156,12 +162,14 @@ def test_a_request_comes_as_it_was_sent_and_its_answer_too(listening: Remembered
     run = control.find_run()
     assert control.tell(run, Add(source("rtsp://u:p@192.0.2.9/1"), "yard")) == Done("yard was added")
     assert control.tell(run, Tune("gate", score=0.5, classes=("car",), every=2)) == Done("gate was changed")
+    assert control.tell(run, Tune("gate", zones={"yard": YARD}, lines={})) == Done("gate was changed")
     assert control.tell(run, End()) == Done("the run stops")
     answer = control.tell(run, List())
     assert isinstance(answer, Sources) and [row.source_id for row in answer.rows] == ["gate", "door"]
     assert listening.asked == [
         ("add", "yard", "rtsp://u:p@192.0.2.9/1"),
         ("tune", "gate", Retune(0.5, ("car",), None, 2)),
+        ("tune", "gate", Retune(zones={"yard": YARD}, lines={})),
         ("stop",),
     ]
 
@@ -174,6 +182,8 @@ def test_what_is_no_request_is_refused_and_the_next_is_heard(listening: Remember
     bad.append(msgspec.msgpack.encode({"type": "list", "more": 1}))
     bad.append(msgspec.msgpack.encode({"type": "tune", "source_id": "gate", "score": 7.0}))
     bad.append(msgspec.msgpack.encode({"type": "remove", "source_id": "../../etc"}))
+    for zones in ({"../yard": {"polygon": SQUARE}}, {"yard": {"polygon": [[0, 0], [1, 1], [1, 0], [0, 1]]}}):
+        bad.append(msgspec.msgpack.encode({"type": "tune", "source_id": "gate", "zones": zones}))
     for body in bad:
         answer = ask(f"ipc://{run}", body, 5.0)
         assert answer is not None and msgspec.msgpack.decode(answer, type=Refused)
@@ -234,9 +244,92 @@ def test_no_class_is_asked_for_that_is_not_computed() -> None:
     Desk(run, nothing_wrong).do(Tune("gate", classes=("car",)))
 
 
+def test_zones_and_lines_count_only_what_is_computed() -> None:
+    run = Remembered("gate")
+    cats = {"yard": msgspec.structs.replace(YARD, classes=("cat",))}
+    said = "sources.gate.zones.yard.classes: 'cat' is not looked for; what is looked for: person, car"
+    assert told(run, Tune("gate", zones=cats)) == said
+    assert told(run, Add(source(zones=cats), "yard")) == said.replace("gate", "yard")
+    run.state.model = msgspec.structs.replace(CARD, channels=(1,))
+    assert told(run, Tune("gate", zones={"yard": YARD})).endswith("'person' is not looked for; what is looked for: car")
+    Desk(run, nothing_wrong).do(Tune("gate", lines={"door": DOOR}))
+    assert run.asked == [("tune", "gate", Retune(lines={"door": DOOR}))]
+
+
+def test_zones_and_lines_that_were_asked_for_last_are_saved(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("sources:\n  gate:\n    uri: a.mp4  # the gate\n")
+    run = Remembered("gate")
+    run.state.sources["gate"].settings = source(zones={"yard": YARD})
+    desk = Desk(run, nothing_wrong, str(path))
+    assert desk.do(Save("gate")) == Done(f"the zones and lines of gate were saved to {path}")
+    assert load_settings(str(path), []).sources["gate"].zones == {"yard": YARD}
+    run.state.sources["gate"].tuning = Retune(zones={}, lines={"door": DOOR})
+    desk.do(Save("gate"))
+    saved = load_settings(str(path), []).sources["gate"]
+    assert (saved.zones, saved.lines) == ({}, {"door": DOOR}) and "# the gate" in path.read_text()
+    assert run.asked == []
+    assert told(run, Save("gate")).startswith("the run was started without --config FILE; start it with one that has")
+    assert told(run, Save("yard")) == "the run has no source yard; those it has: gate"
+
+
+def test_the_view_has_the_zones_and_lines_as_they_are() -> None:
+    run = Remembered("gate")
+    state = run.state.sources["gate"]
+    state.settings = source(zones={"yard": YARD})
+    (opening,) = view(run.state, run.settings).sources
+    assert (opening.zones, opening.lines) == ({"yard": YARD}, {})
+    state.hear(StreamStart("gate", 0, 5, True, "latest", 64, 64, None, None, 0.3, (), {}, {"door": DOOR}))
+    (live,) = view(run.state, run.settings).sources
+    assert (live.zones, live.lines) == ({}, {"door": DOOR})
+
+
 def test_a_source_without_a_name_is_called_by_its_address() -> None:
     run = Remembered("192-0-2-7", "192-0-2-7-2")
     assert Desk(run, nothing_wrong).do(Add(source())) == Done("192-0-2-7-3 was added")
+
+
+# -- a file that is followed
+
+
+class Followed:
+    """A file, and a run that follows it."""
+
+    def __init__(self, path: Path, **sources: SourceSettings) -> None:
+        self.run, self._path, self._now, self._seconds = Remembered(*sources), path, Settings(sources=sources), 0.0
+        self.run.settings = self._now
+        path.write_text("")
+        self._follower = Follower(Watched(str(path), lambda: self._now), self.run, Desk(self.run, nothing_wrong))
+
+    def say(self, **settings: object) -> list[tuple]:
+        """The file says something else; what the run is asked then."""
+        self._now = Settings(**settings)  # type: ignore[arg-type]
+        self._path.write_text(self._path.read_text() + ".")
+        self.run.asked.clear()
+        for _ in range(2):  # it has to be left alone for a while
+            self._seconds += 2
+            self._follower.look(self._seconds)
+        return self.run.asked
+
+
+def test_zones_and_lines_follow_the_file_and_the_source_stays_open(tmp_path: Path) -> None:
+    file = Followed(tmp_path / "my.yaml", gate=source(), door=source())
+    with_zone, with_both = source(zones={"yard": YARD}), source(zones={"yard": YARD}, lines={"door": DOOR})
+    told_of_zone, told_of_line = Retune(zones={"yard": YARD}), Retune(lines={"door": DOOR})
+    assert file.say(sources={"gate": with_zone, "door": source()}) == [("tune", "gate", told_of_zone)]
+    assert file.say(sources={"gate": with_both, "door": source()}) == [("tune", "gate", told_of_line)]
+    assert file.say(sources={"gate": with_both, "door": source()}) == []
+    assert file.say(sources={"gate": source(), "door": source()}) == [("tune", "gate", Retune(zones={}, lines={}))]
+    another = source("rtsp://192.0.2.8/1", zones={"yard": YARD})
+    assert ("remove", "door") in file.say(sources={"gate": source(), "door": another})
+
+
+def test_a_zone_in_the_file_that_counts_what_is_not_looked_for_changes_nothing(tmp_path: Path) -> None:
+    file = Followed(tmp_path / "my.yaml", gate=source())
+    cars = PostprocessSettings(classes=("car",))
+    assert file.say(sources={"gate": source(zones={"yard": YARD})}, postprocess=cars) == []
+    said = "sources.gate.zones.yard.classes: 'person' is not looked for; what is looked for: car; nothing was changed"
+    assert file.run.state.notes[-1].endswith(said)
 
 
 # -- the command line
@@ -278,7 +371,7 @@ def test_a_line_becomes_a_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ("words", "said"),
     [
         ([], "required: WORD"),
-        (["burn"], "allowed is list or add or remove or pause or resume or set or stop"),
+        (["burn"], "allowed is list or look or add or remove or pause or resume or set or save or stop"),
         (["add"], "required: SOURCE"),
         (["add", "x.mp4", "--every", "0"], "sources.source.every: got 0, allowed is a whole number at least 1"),
         (["add", "x.mp4", "--name", "../x"], "sources: got the key '../x', allowed is a name"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.command.files import check_inputs, check_outputs
+from pipeline.command.files import check_folders, check_inputs, check_outputs
 from pipeline.errors import OutputError, UsageError
 
 
@@ -81,3 +81,28 @@ def test_what_cannot_be_written_is_told_at_once(path: str, kind: type[Exception]
     with pytest.raises(kind) as refused:
         check({}, {"jsonl": path})
     assert message in str(refused.value) and len(str(refused.value)) < 400
+
+
+FOLDERS = {
+    "none": ({}, None),
+    "there": ({"a": "folder/door"}, None),
+    "to be made": ({"a": "new/door", "b": "new/yard"}, None),
+    "in a new one": (
+        {"a": "new/recordings/door"},
+        (UsageError, "a: the folder of new/recordings does not exist; make"),
+    ),
+    "a file": ({"a": "clip.mp4/door"}, (OutputError, "a: cannot write into clip.mp4: it is no folder")),
+    "twice": ({"a": "new/door", "b": "folder/../new/door"}, (UsageError, "folder of b too; give another folder")),
+    "too long a name": ({"a": "x" * 5000 + "/door"}, (UsageError, "File name too long")),
+    "no name": ({"a": "x\0/door"}, (UsageError, "not a name a file can have")),
+}
+
+
+@pytest.mark.parametrize(("outputs", "refused"), FOLDERS.values(), ids=FOLDERS)
+def test_folders_to_write_into(outputs: dict[str, str], refused: tuple | None, place) -> None:
+    if refused is None:
+        check_folders(outputs)
+        return
+    with pytest.raises(refused[0]) as told:
+        check_folders(outputs)
+    assert refused[1] in str(told.value) and len(str(told.value)) < 400

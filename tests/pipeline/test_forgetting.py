@@ -16,6 +16,7 @@ from pipeline.flow.messages import EndOfStream, FrameHeader, ModelCard, Start, S
 from pipeline.flow.metrics import Meter
 from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Pool, create_pool
+from pipeline.kinds import SINKS
 from pipeline.outputs import Output, Ticket
 from pipeline.overlay import Overlay
 from pipeline.run.plan import Plan
@@ -95,7 +96,7 @@ def test_an_output_keeps_no_count_for_a_source_that_waits_for_nothing() -> None:
         def write(self, *_: object) -> None: ...
         def close(self) -> None: ...
 
-    output = Output("jsonl", Meter(False).output("jsonl", ""), Taken, print, print)  # type: ignore[arg-type]
+    output = Output("jsonl", Meter(False).output("jsonl", ""), Taken, print, print, SINKS["window"])  # type: ignore[arg-type]
     for number in range(50):
         ticket = Ticket(frame(number), lambda frame, taken: None)
         output.offer(ticket, SimpleNamespace(source_id=f"s{number}", dropped=None), None, True)  # type: ignore[arg-type]

@@ -3,11 +3,12 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flow import messages
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import Counts, Event, LineCount, ZoneCount
 from pipeline.flow.fates import NEWER
 from pipeline.flow.frame import Frame, from_parts, round_to_parts, to_parts
 from pipeline.flow.messages import (
@@ -22,6 +23,7 @@ from pipeline.flow.messages import (
     StreamStart,
 )
 from pipeline.flow.sharedmem import Pool, create_pool
+from pipeline.shapes import Line, Zone
 
 
 def header(**changes) -> FrameHeader:
@@ -39,9 +41,11 @@ def lease(pools, name: str = "frames") -> Slot:
     return pools[name].lease(pools[name].first_free(0, 2), 0, 7, 1)
 
 
+YARD, GATE = Zone(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)), ("person",), 9.5), Line(((0.5, 1.0), (0.5, 0.0)))
 MESSAGES = [
     StreamStart("door", 3, 0, False, "block", 640, 480, None, None, 0.3),
     StreamStart("door", 3, 9, True, "latest", 640, 480, 29.97, 100, 0.5, ("person", "car")),
+    StreamStart("door", 3, 9, True, "latest", 640, 480, None, None, 0.5, (), {"yard": YARD}, {"gate": GATE}),
     SignalChange("door", 3, 9, "lost", "no data for 5 s", 1.5, None),
     SignalChange("door", 3, 9, "live", "", 2.5, Outage("lost", "no data for 5 s", 1.5, 2.5, 3)),
     EndOfStream("door", 3, 0),
@@ -74,6 +78,17 @@ def test_a_frame_travels_with_its_detections(count: int, pools) -> None:
     assert arrived.header.trace == [Hop("decode", 1, 2)]
     for name in ("boxes_xyxy", "scores", "class_ids", "track_ids"):
         np.testing.assert_array_equal(getattr(arrived.detections(), name), getattr(detections, name))
+
+
+def test_a_frame_travels_with_what_zones_and_lines_tell(pools) -> None:
+    moment = {"source": "door", "seq": 7, "pts_seconds": 0.7, "at_unix": 1.5, "track_id": 3, "class_name": "person"}
+    events = (
+        Event(event="left", zone="yard", dwell_seconds=2.5, lost=True, **moment),
+        Event(event="crossed", line="gate", direction="backward", **moment),
+    )
+    counts = Counts(events, {"yard": ZoneCount({"person": 2})}, {"gate": LineCount({"person": 1}, {})})
+    (arrived,) = from_parts(to_parts(Frame(header(counts=counts), pools)), {})
+    assert isinstance(arrived, Frame) and arrived.header.counts == counts
 
 
 def test_putting_detections_twice_replaces_them(pools) -> None:
@@ -190,7 +205,6 @@ def test_a_buffer_of_another_size_is_refused(pools) -> None:
         from_parts([messages.encode(header(arrays=[ArrayRef("x", "float32", (4,))])), b"123"], pools)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused_not_run(noise: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, ValueError)):

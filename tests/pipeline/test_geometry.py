@@ -46,7 +46,7 @@ def test_letterbox_fills_one_side_and_keeps_the_aspect_ratio(source_width: int, 
     box = fit_input(source_width, source_height, 512, 512, "letterbox")
     assert max(box.width, box.height) == 512
     assert box.width * source_height / source_width == pytest.approx(
-        box.height, abs=0.5 * max(1, source_height / source_width)
+        box.height, abs=0.500001 * max(1, source_height / source_width)
     )
 
 
@@ -60,3 +60,19 @@ def test_letterbox_fills_one_side_and_keeps_the_aspect_ratio(source_width: int, 
 def test_what_cannot_be_fitted(sizes: tuple[int, int, int, int], resize: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_input(*sizes, resize)  # type: ignore[arg-type]
+
+
+@given(SIZES, SIZES, INPUTS, INPUTS, st.sampled_from(["stretch", "letterbox"]), st.sampled_from([1, 4, 8]))
+def test_the_cells_that_a_frame_touches_cover_it_and_no_more(
+    source_width: int, source_height: int, input_width: int, input_height: int, resize: str, stride: int
+) -> None:
+    box = fit_input(source_width, source_height, input_width, input_height, resize)  # type: ignore[arg-type]
+    columns, rows = -(-input_width // stride), -(-input_height // stride)
+    left, top, right, bottom = box.cells(stride, columns, rows)
+    assert 0 <= left < right <= columns and 0 <= top < bottom <= rows
+    x0, y0, x1, y1 = box.to_source(stride * left, stride * top, stride * right, stride * bottom)
+    cell_width, cell_height = stride * box.scale_x, stride * box.scale_y
+    rounding = 1e-6 * (source_width + source_height)
+    for beyond, cell in ((-x0, cell_width), (-y0, cell_height), (x1 - source_width, cell_width)):
+        assert -rounding <= beyond < cell + rounding
+    assert -rounding <= y1 - source_height < cell_height + rounding

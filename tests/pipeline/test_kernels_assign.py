@@ -35,7 +35,7 @@ def total(gains: NDArray[np.float64], column_of: NDArray[np.int64]) -> float:
     return float(gains[rows, column_of[rows]].sum())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(GAINS)
 def test_no_other_assignment_gains_more(gains: NDArray[np.float64]) -> None:
     assert total(gains, assign(gains)) == pytest.approx(best_total(gains))

@@ -46,7 +46,7 @@ HEATMAPS = npst.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7).fla
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     heatmap_chw=HEATMAPS,
     classes=st.data(),

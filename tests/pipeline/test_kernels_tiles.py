@@ -42,7 +42,7 @@ def pictures(height: int, width: int, seed: int) -> tuple[NDArray[np.uint8], NDA
     return one, other
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, st.integers(0, 1000))
 def test_sums_and_changes_are_those_of_the_plain_way(height: int, width: int, seed: int) -> None:
     one, other = pictures(height, width, seed)

@@ -1,4 +1,4 @@
-"""The environment that workers run in."""
+"""The environment that workers run in, and one that dies at once."""
 
 import ctypes
 import os
@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from msgspec import Struct
 
-from pipeline.run.launch import NO_THREAD_CACHE, WORKER_ENVIRONMENT
+from pipeline.run.launch import NO_THREAD_CACHE, WORKER_ENVIRONMENT, WorkerProcess
 
 # Forty threads that stay take and free seven blocks of every small size; what glibc then counts as in use.
 BUSY_THREADS = """
@@ -60,3 +61,25 @@ def test_threads_keep_nothing_of_what_they_freed() -> None:
 def test_a_users_own_tunables_stay(given: str | None, told: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     assert python(ENVIRONMENT, environment | ({} if given is None else {"GLIBC_TUNABLES": given})) == told
+
+
+class Plan(Struct):
+    id: str = "track"
+
+
+class Fd(Struct):
+    fd: int = 0
+
+
+class Spec(Struct):
+    plan: Plan
+    ledger: Fd
+    pools: tuple[Fd, ...] = ()
+
+
+def test_one_that_died_before_it_was_told_what_to_do_is_a_death_like_any_other(monkeypatch) -> None:
+    dead = subprocess.Popen("false", stdin=subprocess.PIPE)
+    dead.wait()
+    monkeypatch.setattr("pipeline.run.launch.start_module", lambda *words, **options: dead)
+    worker = WorkerProcess([Spec(Plan(), Fd())])  # type: ignore[list-item]
+    assert worker.join(60.0) and worker.death() == "exited with code 1"

@@ -10,8 +10,9 @@ from pipeline.flow.fates import NEWER, Drop
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import OutputCounts
 from pipeline.flow.results import FrameResult
+from pipeline.kinds import SINKS
 from pipeline.outputs import MOST_WAITING, WAITING_FRAMES, Output, Ticket
-from pipeline.sinks import Sink
+from pipeline.sinks import Missed, Sink
 from pipeline.sinks.window import StopRequested
 from tests.kit.bench import Bench, header_of, signal_of
 from tests.kit.harness import wait_until
@@ -19,7 +20,7 @@ from tests.kit.results import result
 
 
 class Recorded(Sink):
-    """Remembers what it was given; `gate` shut, it stalls; `breaks_at` a seq it fails."""
+    """Remembers what it was given; `gate` shut, it stalls; `breaks_at` a seq it fails; `misses`: it misses those."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -27,6 +28,7 @@ class Recorded(Sink):
         self.gate.set()
         self.inside = threading.Event()
         self.breaks_at: int | None = None
+        self.misses: set[int] = set()
         self.is_closed = False
 
     def write(self, frame: FrameResult, image_bgr) -> None:
@@ -34,6 +36,8 @@ class Recorded(Sink):
         assert self.gate.wait(60)
         if frame.seq == self.breaks_at:
             raise OutputError("cannot write x: disk full")
+        if frame.seq in self.misses:
+            raise Missed
         self.told.append(frame.seq)
 
     def record(self, signal) -> None:
@@ -43,6 +47,9 @@ class Recorded(Sink):
         self.inside.set()
         assert self.gate.wait(60)
         self.told.append(f"still {pts_seconds:g}")
+
+    def end(self, source_id) -> None:
+        self.told.append(f"end of {source_id}")
 
     def close(self) -> None:
         self.is_closed = True
@@ -62,7 +69,12 @@ class Outlets:
     def add(self, name: str, path: str = "", make=None) -> Recorded:
         sink = self.sinks[name] = Recorded()
         self.outputs[name] = Output(
-            name, OutputCounts(path), make or (lambda: sink), lambda error: self.failures.append(str(error)), self._stop
+            name,
+            OutputCounts(path),
+            make or (lambda: sink),
+            lambda error: self.failures.append(str(error)),
+            self._stop,
+            SINKS["window"],
         )
         return sink
 
@@ -229,6 +241,17 @@ def test_an_output_that_fails_takes_no_more_and_the_others_go_on(outlets) -> Non
     assert outlets.counts("bad") == (2, 0) and [taken for _, taken in outlets.fates] == [True] * 6
 
 
+def test_what_an_output_misses_it_has_not_taken_and_it_goes_on(outlets) -> None:
+    sink, other = outlets.add("a"), outlets.add("b")
+    sink.misses, other.misses = {1, 2}, {2, 3}
+    for seq in range(5):
+        outlets.offer(seq, may_wait=True)
+    outlets.close()
+    assert sink.told == [0, 3, 4] and other.told == [0, 1, 4] and not outlets.failures
+    assert outlets.counts("a") == outlets.counts("b") == (3, 2)
+    assert sorted(outlets.fates) == [(0, True), (1, True), (2, False), (3, True), (4, True)]
+
+
 def test_what_waited_for_an_output_that_fails_was_taken_by_nobody(outlets) -> None:
     bad = stalled(outlets, "bad", may_wait=True)
     for seq in range(1, 5):
@@ -291,6 +314,33 @@ def test_also_a_source_without_frames_has_its_output(outlets) -> None:
     outlets.outputs["lazy"].open()
     outlets.close()
     assert opened == [1]
+
+
+def test_what_was_opened_is_told_of_the_end_of_a_source_in_its_place(outlets) -> None:
+    sink = outlets.add("states")
+    outlets.outputs["states"].end("hall")  # nothing is opened for that
+    outlets.offer(0, may_wait=True)
+    outlets.outputs["states"].end("door")
+    outlets.offer(1, may_wait=True)
+    outlets.close()
+    assert sink.told == [0, "end of door", 1]
+
+
+def test_what_was_taken_and_then_not_passed_on_is_missed(outlets) -> None:
+    sink = outlets.add("away")
+
+    def write(frame, image_bgr) -> None:
+        sink.lost = 2 * frame.seq
+
+    def close() -> None:
+        sink.lost = 7
+
+    sink.write, sink.close = write, close
+    for seq in range(3):
+        outlets.offer(seq, may_wait=True)
+    wait_until(lambda: outlets.counts("away") == (3, 4), what="the counts")
+    outlets.close()
+    assert outlets.counts("away") == (3, 7)
 
 
 @pytest.mark.parametrize(("change", "is_gone"), [("none", False), ("deleted", True), ("replaced", True)])

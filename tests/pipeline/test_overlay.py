@@ -1,6 +1,7 @@
 """The overlay draws what it should where it should, never fails, and forgets what is gone."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import LineCount, ZoneCount
 from pipeline.flow.results import FrameResult
 from pipeline.overlay import (
     MAX_SOURCES,
@@ -18,8 +20,12 @@ from pipeline.overlay import (
     clock,
     track_colour,
 )
+from pipeline.shapes import Layout, Line, Zone
 
 GREY = 90
+# In the lower half of the picture, and from top to bottom of it: forward is to the left.
+YARD = Zone(((0.25, 0.5), (0.75, 0.5), (0.75, 0.875), (0.25, 0.875)))
+GATE = Line(((0.5, 0.25), (0.5, 1.0)))
 
 
 def picture(height: int = 240, width: int = 320) -> np.ndarray:
@@ -34,6 +40,7 @@ def result(
     seconds: float = 12.3,
     source_id: str = "door",
     failure: str | None = None,
+    **more: Any,
 ) -> FrameResult:
     count = len(boxes)
     return FrameResult(
@@ -57,6 +64,7 @@ def result(
         score_threshold=0.5,
         class_names=("person",),
         frames_per_second=10.0,
+        **more,
     )
 
 
@@ -186,7 +194,7 @@ any_number = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.sampled_from([1, 2, 7, 63, 64, 65, 240]),
     width=st.sampled_from([1, 2, 5, 63, 64, 200]),
@@ -212,6 +220,55 @@ def test_never_fails_and_never_draws_outside(height, width, frames, failure) -> 
 def test_a_box_of_which_no_edge_is_inside_leaves_no_line(box: tuple[float, ...]) -> None:
     image = drawn(result([box], tracks=[1]))  # type: ignore[list-item]
     assert (image[40:, 120:] == GREY).all()
+
+
+def test_a_zone_is_drawn_on_its_edge_thin_and_not_inside() -> None:
+    image = drawn(result(layout=Layout({"yard": YARD})))
+    for y, x in [(120, 160), (209, 160), (160, 80), (160, 239)]:
+        assert image[y, x].min() > 200
+    assert (image[125:200, 90:230] == GREY).all()
+
+
+def test_a_line_has_an_arrow_to_where_forward_is() -> None:
+    left, right = (slice(60, 240), slice(140, 157)), (slice(60, 240), slice(164, 200))
+    image = drawn(result(layout=Layout(lines={"gate": GATE})))
+    assert image[200, 160].min() > 200
+    assert changed(image, picture())[left].sum() > 20 and not changed(image, picture())[right].any()
+    turned = drawn(result(layout=Layout(lines={"gate": Line(GATE.points[::-1])})))
+    assert changed(turned, picture())[right].sum() > 20 and not changed(turned, picture())[left].any()
+
+
+def written(frame: FrameResult) -> int:
+    """White pixels of the labels, which stand on a dark ground, above the zone and beside the line's upper end."""
+    image = drawn(frame, 480, 640)
+    return int((image[60:240].min(axis=2) > 200).sum())
+
+
+def test_counts_are_written_beside_zones_and_lines() -> None:
+    of_zone, of_line = Layout({"yard": YARD}), Layout(lines={"gate": GATE})
+    none, few = ZoneCount({}), ZoneCount({"car": 1, "person": 2})
+    assert written(result()) == 0
+    assert written(result(layout=of_zone, zones={"yard": none})) > 0
+    assert written(result(layout=of_zone, zones={"yard": none})) < written(result(layout=of_zone, zones={"yard": few}))
+    ones, more = LineCount({"person": 1}, {}), LineCount({"person": 88}, {"car": 88})
+    assert written(result(layout=of_line, lines={"gate": ones})) < written(result(layout=of_line, lines={"gate": more}))
+
+
+def test_labels_of_objects_leave_room_for_the_counts() -> None:
+    frame = result(layout=Layout({"yard": YARD}), zones={"yard": ZoneCount({"person": 1})})
+    beside = result(
+        [(160, 240, 200, 300)], tracks=[7], layout=Layout({"yard": YARD}), zones={"yard": ZoneCount({"person": 1})}
+    )
+    assert (drawn(frame, 480, 640)[222:236, 162:200] == drawn(beside, 480, 640)[222:236, 162:200]).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 1), (7, 5), (64, 64), (65, 200)])
+def test_zones_and_lines_fit_into_every_picture(height: int, width: int) -> None:
+    edge = Zone(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)))
+    across = Line(((0.0, 1.0), (1.0, 0.0)))
+    room = np.full((height + 2, width, 3), 77, np.uint8)
+    Overlay().draw(room[1:-1], result(layout=Layout({"all": edge}, {"across": across})))
+    assert (room[0] == 77).all() and (room[-1] == 77).all()
 
 
 @pytest.mark.parametrize(

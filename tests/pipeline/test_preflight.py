@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+COUNTING = "{polygon: [[0, 0], [1, 0], [1, 1]], classes: [CLASS]}"
 WRONG = {
     "an unknown model": (["--model", "yolo"], "infer.model: got 'yolo', allowed is dla_34 or hourglass or"),
     "no weights": (["--model", "dla_34"], "infer.weights: dla_34 ships without weights; give a file"),
@@ -57,6 +58,14 @@ WRONG = {
         ["--model", "dla_34", "--weights", "other.pth", "--classes", "persn"],
         "the model knows no 'persn'",
     ),
+    "a zone of an unknown class": (
+        ["--set", f"sources.{CLIP.stem}.zones.yard={COUNTING.replace('CLASS', 'persn')}"],
+        f"sources.{CLIP.stem}.zones.yard.classes: 'persn' is not looked for; what is looked for: person, bicycle",
+    ),
+    "a zone of a class that is not looked for": (
+        ["--classes", "car", "--set", f"sources.{CLIP.stem}.zones.yard={COUNTING.replace('CLASS', 'person')}"],
+        f"sources.{CLIP.stem}.zones.yard.classes: 'person' is not looked for; what is looked for: car",
+    ),
 }
 
 RIGHT = {
@@ -65,6 +74,7 @@ RIGHT = {
     "classes of the file": ["--weights", "cells.safetensors", "--classes", "white"],
     "usual classes": ["--model", "dla_34", "--weights", "other.pth", "--classes", "person"],
     "classes without names": ["--model", "dla_34", "--weights", "other.pth", "--classes", "class_1"],
+    "a zone of a class": ["--set", f"sources.{CLIP.stem}.zones.yard={COUNTING.replace('CLASS', 'person')}"],
 }
 
 
@@ -79,6 +89,48 @@ def test_validate_tells_what_is_wrong_in_one_line(options: list, problem: str, f
 def test_validate_finds_no_fault_with_what_is_right(options: list, folder) -> None:
     done = run_here(CLIP, *options, "--validate")
     assert done.returncode == 0, done.stderr
+
+
+TWO = (CLIP, CLIP, "--name", "door", "--name", "yard")
+WRONG_OUTPUTS = {
+    "an address for two": (
+        [*TWO, "--also", "rtsp://u:s3cret@h/a"],
+        "rtsp://***@h/… is for one source; put {source} into",
+    ),
+    "an address twice": ([CLIP, "--also", "rtsp://h/s3cret", "--also", "rtsp://h/s3cret"], "rtsp://h/… is given twice"),
+    "no host": ([CLIP, "--also", "rtsp://u:s3/cret@h/a"], "has a letter in its user or password that must be encoded"),
+    "no such port": (
+        [CLIP, "--also", "rtsp://h:70000/s3cret"],
+        "also has 'rtsp://h:70000/…', which has a port beyond 65535",
+    ),
+    "an unknown scheme": ([CLIP, "--also", "rtmp://h/s3cret"], "or an address that begins with "),
+    "no folder": ([CLIP, "--also", "record:"], "allowed is KIND:PATH"),
+    "a folder twice": ([CLIP, "--also", "record:a", "--also", "record:./a/"], "give another folder"),
+    "a file for a folder": ([CLIP, "--also", "record:other.pth"], "cannot write into other.pth: it is no folder"),
+    "a class of no use": (
+        [CLIP, "--classes", "person", "--also", "record:a", "--set", "deliver.record.classes=[dog]"],
+        "deliver.record.classes: nobody looks for 'dog', only for person",
+    ),
+}
+RIGHT_OUTPUTS = {
+    "an address each": [*TWO, "--also", "rtsp://u:p@h/{source}"],
+    "two addresses": [CLIP, "--also", "rtsp://h/a", "--also", "rtsps://h/a"],
+    "a folder": [*TWO, "--also", "record:a", "--set", "deliver.record.classes=[person]"],
+    "a folder each": [*TWO, "--also", "record:a/{source}"],
+}
+
+
+@pytest.mark.parametrize(("arguments", "problem"), WRONG_OUTPUTS.values(), ids=WRONG_OUTPUTS)
+def test_outputs_that_cannot_be_are_told_of_in_one_line_without_secrets(arguments, problem: str, folder) -> None:
+    done = run_here(*arguments, "--validate")
+    assert done.returncode in (2, 4) and problem in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert "s3" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", RIGHT_OUTPUTS.values(), ids=RIGHT_OUTPUTS)
+def test_outputs_that_can_be_are_not_called_or_made_yet(arguments, folder) -> None:
+    done = run_here(*arguments, "--validate")
+    assert done.returncode == 0 and not (folder / "a").exists(), done.stderr
 
 
 def traced(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:

@@ -6,6 +6,7 @@ import re
 import pytest
 from msgspec.structs import replace
 
+from configs.uri import Uri
 from pipeline.command.config import load_settings
 from pipeline.errors import UsageError
 from pipeline.profile import levers
@@ -121,6 +122,11 @@ def test_levers_look_at_what_is_set() -> None:
     plain = proposed(settings_of())
     assert "no video" not in plain and "no overlay" not in plain and "one class" in plain
     assert {"no video", "no overlay"} <= proposed(settings_of(deliver=DeliverSettings(video="o.mp4")))
+    address = Uri("rtsp://cam:s3cret@h/a")
+    published = facts_of(settings_of(deliver=DeliverSettings(also=(address, Uri("record:r"), Uri("trace:t")))))
+    (change,) = next(lever for lever in LEVERS if lever.name == "no video").changes(published)
+    assert change.values["deliver.also"] == ("trace:t",)
+    assert "s3cret" not in Change({"deliver.also": (address.reveal(),)}, trial=("deliver",)).text
     every = Settings(sources={"door": SourceSettings(uri="x", every=2)})
     assert "every second frame" not in proposed(every)
 

@@ -57,7 +57,7 @@ def test_a_shared_core_is_shared_evenly() -> None:
     assert sum(ages) / len(ages) == pytest.approx(0.01 / 0.4, rel=0.15)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 30), min_size=6, max_size=6), st.integers(2, 60))
 def test_stages_one_after_the_other_are_a_plain_recursion(milliseconds: list[int], count: int) -> None:
     """With cores and slots for all, frame k leaves a stage one service after the later of: it came; k - 1 left."""

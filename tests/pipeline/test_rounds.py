@@ -277,7 +277,7 @@ operations = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(operations, st.integers(1, 4), st.integers(1, 3), st.sampled_from([None, 200 * MS]))
 def test_nothing_is_lost_or_told_twice_and_bounds_and_orders_are_kept(steps, most, capacity, max_age_ns) -> None:
     rounds: Rounds[tuple[str, int]] = Rounds(most, capacity, max_age_ns)
@@ -334,7 +334,7 @@ def test_nothing_is_lost_or_told_twice_and_bounds_and_orders_are_kept(steps, mos
     assert not any(waiting.values())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(10, 1000), st.integers(0, 100)), min_size=2, max_size=12),
     st.integers(1, 8), st.integers(1, 3), st.integers(1, 100), st.integers(1, 30),

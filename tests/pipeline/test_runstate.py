@@ -1,6 +1,7 @@
 """What is known of a run: each source with its page of the ledger, and how it went in the end."""
 
 import pytest
+from msgspec.structs import replace
 
 from pipeline.control.runstate import LAST_OUTAGES, RunState, SourceState
 from pipeline.errors import SourceError, StageError
@@ -55,6 +56,17 @@ def test_a_source_is_what_was_told_of_it_last() -> None:
     assert source.state == "lost" and source.told() == [live(), signal_of("lost", 5)]
     source.hear(EndOfStream("door", 0, 9))
     assert source.state == "ended" and source.told()[-1] == EndOfStream("door", 0, 9)
+
+
+def test_a_source_says_why_its_state_is_what_it_is() -> None:
+    source = SourceState(SourceSettings(uri="x"), 0)
+    assert source.cause == ""
+    source.hear(replace(signal_of("lost", 5), cause="no data for 5 s"))
+    assert source.cause == "no data for 5 s"
+    source.hear(EndOfStream("door", 0, 9))
+    assert source.cause == ""
+    source.hear(EndOfStream("door", 0, 9, "lost for 60 s and given up"))
+    assert source.cause == "lost for 60 s and given up"
 
 
 def test_the_last_outages_are_remembered_and_all_are_counted() -> None:

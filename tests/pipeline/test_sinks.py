@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError, UsageError
+from pipeline.flow.events import Event, LineCount, ZoneCount
 from pipeline.flow.fates import NEWER
 from pipeline.flow.messages import Outage, SignalChange
 from pipeline.flow.results import FrameResult
@@ -23,6 +23,8 @@ from pipeline.sinks.jsonl import JsonLine, JsonLinesSink, JsonSignal
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.window import WindowSink
+from tests.kit.harness import run_code
+from tests.kit.media import COLOURS_BGR, assert_shows, picture, readable_frames
 from tests.kit.places import ROOT
 from tests.kit.results import Row, result
 
@@ -102,6 +104,32 @@ def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
     assert (ok["schema"], ok["kind"], ok["captured_unix"], ok["latency_ms"]) == (2, "frame", 1767225600.123457, 41.235)
 
 
+def test_a_json_line_has_counts_and_events_where_there_are_zones_or_lines(tmp_path: Path) -> None:
+    zones, lines = {"yard": ZoneCount({"dog": 1, "person": 2})}, {"gate": LineCount({"person": 3}, {})}
+    left = Event(
+        event="left", source="door", seq=2, pts_seconds=1.5, at_unix=9.25, zone="yard", track_id=3, class_name="dog",
+        dwell_seconds=0.5, lost=True,
+    )  # fmt: skip
+    frames = [
+        result([], seq=0),
+        result([], seq=1, zones=zones),
+        result([], seq=2, lines=lines, events=(left,)),
+        result([], seq=3, events=(left,)),  # of a zone that is no more
+    ]
+    none, of_zones, of_lines, last = json_lines(tmp_path / "out.jsonl", *frames)
+    assert list(none)[-1] == "objects"
+    assert list(of_zones)[-3:] == ["objects", "zones", "events"] and of_zones["events"] == []
+    assert of_zones["zones"] == {"yard": {"inside": {"dog": 1, "person": 2}}}
+    assert list(of_lines)[-3:] == ["objects", "lines", "events"]
+    assert of_lines["lines"] == {"gate": {"forward": {"person": 3}, "backward": {}}}
+    assert of_lines["events"] == last["events"] == [
+        {
+            "event": "left", "source": "door", "seq": 2, "pts_seconds": 1.5, "at_unix": 9.25, "zone": "yard",
+            "track_id": 3, "class": "dog", "dwell_seconds": 0.5, "lost": True,
+        }
+    ]  # fmt: skip
+
+
 def test_a_change_of_signal_is_a_line_of_its_own(tmp_path: Path) -> None:
     sink = JsonLinesSink(str(tmp_path / "out.jsonl"))
     outage = Outage("lost", "no data for 5 s", 1.0, 3.0, 4)
@@ -122,10 +150,10 @@ def test_the_example_in_the_documentation_is_what_is_written() -> None:
     text = (ROOT / "docs" / "json-lines.md").read_text()
     examples = [line for line in text.splitlines() if line.startswith('{"schema"')]
     kinds = [JsonSignal if '"kind":"signal"' in example else JsonLine for example in examples]
-    assert kinds == [JsonLine, JsonLine, JsonLine, JsonSignal, JsonSignal]
+    assert kinds == [JsonLine, JsonLine, JsonLine, JsonSignal, JsonSignal, JsonLine]
     for example, kind in zip(examples, kinds, strict=True):
         assert msgspec.json.encode(msgspec.json.decode(example, type=kind)).decode() == example
-    kinds_of_line = (JsonLine, JsonSignal, Outage)
+    kinds_of_line = (JsonLine, JsonSignal, Outage, Event, ZoneCount, LineCount)
     for key in (name for kind in kinds_of_line for name in kind.__struct_encode_fields__):
         assert f"`{key}`" in text
 
@@ -184,10 +212,8 @@ def test_a_folder_in_the_files_place_is_found_before_anything_runs(sink_type: ty
 
 
 def run_python(code: str, *arguments: str, **options) -> subprocess.CompletedProcess:  # type: ignore[no-untyped-def]
-    """`code` in a process of its own that can import this file's helpers."""
-    command = [sys.executable, "-c", "from test_sinks import *\n" + code, *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'pipeline'}"}
-    return subprocess.run(command, env=environment, timeout=60, **options)
+    """`code` in a process of its own, with all that this file has."""
+    return run_code("from tests.pipeline.test_sinks import *\n" + code, *arguments, **options)
 
 
 def test_json_lines_on_standard_output_are_there_after_a_kill() -> None:
@@ -212,14 +238,8 @@ def test_the_reader_of_a_pipe_going_away_is_one_clear_line() -> None:
 
 # --- video -----------------------------------------------------------------------------------------------------------
 
-# Colours in turn, so that a frame lost or doubled shows.
-COLOURS_BGR = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (200, 200, 200)]
 # A frame late, a gap of half a second and steps that vary; they do not start at 0.
 TIMES_SECONDS = [100 + 0.04 * n + 0.5 * (n > 20) + 0.007 * (n % 3) for n in range(60)]
-
-
-def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    return np.full((height, width, 3), COLOURS_BGR[number % len(COLOURS_BGR)], np.uint8)
 
 
 def record(
@@ -239,20 +259,6 @@ def record(
 def read(path: Path) -> list[tuple[float, np.ndarray]]:
     with av.open(str(path)) as container:
         return [(float(frame.time), frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]
-
-
-def readable_frames(path: Path) -> int:
-    """Frames before the end or the place where the file is cut."""
-    count = 0
-    with av.open(str(path)) as container, suppress(av.error.InvalidDataError):
-        for _ in container.decode(video=0):
-            count += 1
-    return count
-
-
-def assert_shows(image: np.ndarray, number: int) -> None:
-    """H.264 keeps flat colours to a few levels; a wrong matrix or range would be off by tens."""
-    assert np.abs(image[0, 0].astype(int) - COLOURS_BGR[number % len(COLOURS_BGR)]).max() <= 6
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".MP4"])
@@ -434,18 +440,6 @@ def test_a_recording_killed_after_its_first_frame_can_be_opened(tmp_path: Path, 
 def test_a_container_that_is_not_written_is_a_usage_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in one of \.mp4"):
         VideoSink(str(tmp_path / name))
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A file system of 64 KiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -1,10 +1,12 @@
 """A host that could not be reached and now can be is noticed; one that was there all the time is not."""
 
 import socket
+import threading
 import time
 
 from pipeline.sources import knock
 from pipeline.sources.knock import Knocks, can_be_reached
+from tests.kit.harness import HANG_SECONDS
 
 
 def listener(port: int = 0) -> socket.socket:
@@ -28,10 +30,18 @@ def test_who_comes_back_is_noticed() -> None:
     server = listener()
     port = server.getsockname()[1]
     server.close()
-    knocks = Knocks("127.0.0.1", port)
-    assert not knocks.answered.wait(1.5)
+    missed = threading.Event()
+
+    def reach(host: str, port: int) -> bool:
+        is_reached = can_be_reached(host, port)
+        if not is_reached:
+            missed.set()
+        return is_reached
+
+    knocks = Knocks("127.0.0.1", port, reach)
+    assert missed.wait(HANG_SECONDS) and not knocks.answered.is_set()
     server = listener(port)
-    assert knocks.answered.wait(10)
+    assert knocks.answered.wait(HANG_SECONDS)
     server.close()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline import backoff as backoffs
 from pipeline.sources import (
     CapturedFrame,
     Item,
@@ -27,7 +28,6 @@ from pipeline.sources import (
     returning,
     video,
 )
-from pipeline.sources import backoff as backoffs
 from pipeline.sources.watch import View
 from tests.kit import media
 from tests.kit.harness import wait_until

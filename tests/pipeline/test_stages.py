@@ -1,13 +1,17 @@
 """postprocess and track with their real parts: each source has what it asked for, and a gap is a gap."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
 
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import LineCount
 from pipeline.flow.frame import NOT_ITS_OWN, Frame
-from pipeline.flow.messages import Audit, Outage, SignalChange, Start
-from pipeline.settings import PostprocessSettings
+from pipeline.flow.messages import Audit, Start
+from pipeline.settings import PostprocessSettings, Settings
+from pipeline.shapes import Line, Zone
 from pipeline.stage import FRAMES, HEATMAPS
 from pipeline.stages.postprocess import Postprocess
 from pipeline.stages.track import Track
@@ -148,19 +152,19 @@ def walked(track: Track, bench: Bench, *seqs: int, source_id: str = "door", plac
 def test_a_gap_is_not_a_frame_without_objects(track, bench) -> None:
     track.stream_started(start_of())
     # Eight frames were dropped: the person walked on meanwhile.
-    assert walked(track, bench, 0, 1, 2, 10, 11) == [0, 1, 1, 1, 1]
+    assert walked(track, bench, 0, 1, 2, 10, 11) == [1, 1, 1, 1, 1]
 
 
 def test_each_source_has_tracks_of_its_own(track, bench) -> None:
     track.stream_started(start_of("door", 0))
     track.stream_started(start_of("yard", 1))
-    assert walked(track, bench, 0, 1) == [0, 1]
-    assert walked(track, bench, 0, 1, source_id="yard", place=1) == [0, 1]
+    assert walked(track, bench, 0, 1) == [1, 1]
+    assert walked(track, bench, 0, 1, source_id="yard", place=1) == [1, 1]
 
 
 def test_a_change_of_settings_begins_no_new_tracks(track, bench) -> None:
     track.stream_started(start_of())
-    assert walked(track, bench, 0, 1) == [0, 1]
+    assert walked(track, bench, 0, 1) == [1, 1]
     track.stream_started(start_of(seq=2, score_threshold=0.7))
     assert walked(track, bench, 2, 3) == [1, 1]
 
@@ -168,9 +172,10 @@ def test_a_change_of_settings_begins_no_new_tracks(track, bench) -> None:
 def test_a_tracker_that_comes_after_another_begins_where_it_finds_the_source(track, bench) -> None:
     """It hears of the last change first, and that may be of a frame that is still to come."""
     track.stream_started(start_of(seq=0))
-    assert walked(track, bench, 500, 501) == [0, 1]
+    assert walked(track, bench, 500, 501) == [1, 1]
     track.stream_ended(end_of(502))
-    assert walked(track, bench, 502, 503) == [0, 1]  # a frame without a start: it died with an earlier process
+    # A frame without a start: that died with an earlier process. Nobody is taken for another.
+    assert walked(track, bench, 502, 503) == [2, 2]
 
 
 def test_where_nobody_looked_tracks_are_where_they_should_be(track, bench) -> None:
@@ -185,17 +190,145 @@ def test_where_nobody_looked_tracks_are_where_they_should_be(track, bench) -> No
     assert walked(track, bench, 13, 14) == [1, 1]
 
 
-def outage(state: str, seconds: float, seq: int) -> SignalChange:
-    return SignalChange("door", 0, seq, "live", "", 0.0, Outage(state, "", 100.0, 100.0 + seconds, 1))
+def after_a_minute(bench: Bench, seq: int, found: Detections) -> Frame:
+    """A frame that follows an outage: the source's own time went on."""
+    frame = bench.frame(seq, pts_seconds=seq / 10 + 60)
+    frame.put_detections(found)
+    return frame
 
 
-@pytest.mark.parametrize(("state", "ids"), [("lost", [2]), ("paused", [2]), ("frozen", [1])])
-def test_time_without_a_signal_is_a_gap_like_one_of_frames(state: str, ids: list[int], track, bench) -> None:
-    """Somebody who stands where another stood a minute ago is another."""
+def test_after_an_outage_who_stands_where_another_stood_is_another(track, bench) -> None:
     track.stream_started(live())
     assert walked(track, bench, *range(5))[-1] == 1
-    track.signal_changed(outage(state, 60.0, 5))
-    assert walked(track, bench, 5, 6, 7)[-1:] == ids
+    frames = [after_a_minute(bench, seq, person(100 + 4 * seq)) for seq in (5, 6)]
+    for frame in frames:
+        track.process(frame)
+    assert [frame.detections().track_ids.tolist() for frame in frames] == [[0], [2]]
+
+
+@pytest.mark.parametrize(("confused", "ids"), [([], [1, 0]), ([["person", "car"]], [1, 1])])
+def test_classes_that_are_taken_for_each_other_are_told_by_name(confused: list, ids: list[int], bench) -> None:
+    settings = msgspec.convert({"track": {"confused": confused}}, Settings)
+    stage = Track(replace(bench.kit(), settings=settings))
+    stage.begin(Start(CARD, LIMITS, []))
+    person_then_car = (person(100), replace(person(100), class_ids=np.array([CAR], np.int32)))
+    frames = [tracked(stage, bench, seq, found) for seq, found in enumerate(person_then_car)]
+    assert [int(frame.detections().track_ids[0]) for frame in frames] == ids
+
+
+# --- zones and lines -------------------------------------------------------------------------------------------------
+
+# The person of `walked` comes into it with frame 5, and crosses the line with frame 6, at 144 pixels of 640.
+YARD = Zone(((138 / 640, 0.0), (1.0, 0.0), (1.0, 1.0), (138 / 640, 1.0)))
+GATE = Line(((142 / 640, 1.0), (142 / 640, 0.0)))
+
+
+@pytest.fixture
+def counting(track) -> Track:
+    track.begin(Start(CARD, LIMITS, []))
+    track.stream_started(start_of(zones={"yard": YARD}, lines={"gate": GATE}))
+    return track
+
+
+def counted(track: Track, bench: Bench, *seqs: int, source_id: str = "door", place: int = 0, **more) -> list[list[str]]:
+    """What is told of each frame of a person that goes 4 pixels a frame, and how many are inside after it."""
+    told = []
+    for seq in seqs:
+        frame = bench.frame(seq, source_id, place, **more)
+        if "unseen" not in more:
+            frame.put_detections(person(100 + 4 * seq))
+        track.process(frame)
+        counts = frame.header.counts
+        assert counts is not None
+        inside = {name: sum(zone.inside.values()) for name, zone in counts.zones.items()}
+        told.append([f"{event.seq} {event.event} {event.track_id}" for event in counts.events] + [f"{inside}"])
+        frame.give_back()
+    return told
+
+
+def test_who_is_found_is_counted_with_the_frame(counting, bench) -> None:
+    empty, one = "{'yard': 0}", "{'yard': 1}"
+    assert counted(counting, bench, *range(8)) == [
+        [empty], [empty], [empty], [empty], [empty], ["5 entered 1", one], ["6 crossed 1", one], [one]
+    ]  # fmt: skip
+
+
+def test_an_event_has_the_time_of_its_frame_and_the_name_of_the_class(counting, bench) -> None:
+    walked(counting, bench, *range(5))
+    frame = tracked(counting, bench, 5, person(120), captured_unix=7.25)
+    (event,) = frame.header.counts.events
+    assert (event.source, event.seq, event.pts_seconds, event.at_unix) == ("door", 5, 0.5, 7.25)
+    assert (event.zone, event.track_id, event.class_name) == ("yard", 1, "person")
+
+
+def test_without_zones_and_lines_a_frame_has_no_counts(track, bench) -> None:
+    track.begin(Start(CARD, LIMITS, []))
+    track.stream_started(start_of())
+    assert tracked(track, bench, 0, person(100)).header.counts is None
+    assert tracked(track, bench, 1, unseen=True).header.counts is None
+
+
+def test_what_was_dropped_failed_or_not_looked_at_changes_nothing(counting, bench) -> None:
+    """Frames 5 to 9 never come to track, in 10 and 11 nobody looked."""
+    walked(counting, bench, *range(5))
+    assert counted(counting, bench, 10, 11, unseen=True) == [["{'yard': 0}"]] * 2
+    failed = tracked(counting, bench, 12, same_as=7)
+    assert failed.header.failure and failed.header.counts is None
+    assert counted(counting, bench, 13) == [["13 entered 1", "13 crossed 1", "{'yard': 1}"]]
+
+
+def test_an_outage_is_no_leaving_but_who_is_not_there_after_it_has_left(counting, bench) -> None:
+    walked(counting, bench, *range(8))
+    nobody = after_a_minute(bench, 8, Detections.empty())
+    counting.process(nobody)
+    assert [(event.event, event.lost, event.dwell_seconds) for event in nobody.header.counts.events] == [
+        ("left", True, 0.2)
+    ]
+    assert nobody.header.counts.zones["yard"].inside == {}
+
+
+def test_who_is_lost_inside_leaves_when_the_tracker_gives_up(counting, bench) -> None:
+    walked(counting, bench, *range(8))
+    told = [tracked(counting, bench, seq, Detections.empty()).header.counts for seq in range(8, 24)]
+    assert [len(counts.events) for counts in told] == [0] * 15 + [1], "a second and a half at 10 frames a second"
+    assert told[14].zones["yard"].inside == {"person": 1} and told[15].events[0].lost is True
+
+
+def test_each_source_has_zones_of_its_own(counting, bench) -> None:
+    counting.stream_started(start_of("yard", 1, zones={"west": YARD}))
+    assert counted(counting, bench, 5, 6, 7)[-1] == ["{'yard': 1}"]
+    assert counted(counting, bench, 5, 6, source_id="yard", place=1) == [
+        ["5 entered 1", "{'west': 1}"],
+        ["{'west': 1}"],
+    ]
+
+
+def test_zones_change_on_the_way_and_go(counting, bench) -> None:
+    walked(counting, bench, *range(8))
+    counting.stream_started(start_of(seq=8, zones={"yard": YARD, "all": Zone(((0, 0), (1, 0), (1, 1), (0, 1)))}))
+    assert counted(counting, bench, 8) == [["8 entered 1", "{'yard': 1, 'all': 1}"]]
+    counting.stream_started(start_of(seq=9))
+    assert counted(counting, bench, 9) == [["9 left 1", "9 left 1", "{}"]]
+    assert tracked(counting, bench, 10, person(140)).header.counts is None
+
+
+def test_after_another_process_everything_is_counted_anew_like_the_tracks(counting, bench) -> None:
+    """And is told of no more than once: the frame that comes first is the one after the last that was taken."""
+    walked(counting, bench, *range(8))
+    again = Track(bench.kit(incarnation=1))
+    again.prepare()
+    again.begin(Start(CARD, LIMITS, []))
+    again.stream_started(start_of(zones={"yard": YARD}, lines={"gate": GATE}))
+    frames = [tracked(again, bench, seq, person(100 + 4 * seq)) for seq in (8, 9, 10)]
+    assert [[event.event for event in frame.header.counts.events] for frame in frames] == [["entered"], [], []]
+    assert frames[2].header.counts.lines == {"gate": LineCount({}, {})}
+
+
+def test_another_source_of_the_same_name_begins_anew(counting, bench) -> None:
+    walked(counting, bench, *range(8))
+    counting.stream_ended(end_of(8))
+    counting.stream_started(start_of(zones={"yard": YARD}))
+    assert counted(counting, bench, 8, 9) == [["8 entered 2", "{'yard': 1}"], ["{'yard': 1}"]]
 
 
 # --- what stands still -----------------------------------------------------------------------------------------------
@@ -212,11 +345,11 @@ def tracked(track: Track, bench: Bench, seq: int, found: Detections | None = Non
 def test_what_was_found_in_another_frame_is_taken_over_with_its_tracks(track, bench) -> None:
     track.stream_started(start_of())
     tracked(track, bench, 0, person(100))
-    tracked(track, bench, 1, person(104))
+    told = tracked(track, bench, 1, person(104)).detections()
     frames = [tracked(track, bench, seq, same_as=1) for seq in (2, 3, 4)]
     for frame in frames:
         detections = frame.detections()
-        np.testing.assert_array_equal(detections.boxes_xyxy, person(104).boxes_xyxy)
+        np.testing.assert_array_equal(detections.boxes_xyxy, told.boxes_xyxy)
         assert detections.track_ids.tolist() == [1] and frame.header.failure is None
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.flow.fates import ABOVE_RATE, LATE, LOST, NO_SLOT
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import EndOfStream, Pause, Retune, SignalChange, StreamStart
+from pipeline.flow.messages import EndOfStream, Pause, Pixels, Retune, SignalChange, StreamStart
 from pipeline.settings import DeliverSettings, QueueSettings, SourceSettings
+from pipeline.shapes import Line, Zone
 from pipeline.sources import late
 from pipeline.stages.decode import Tuning
 from tests.kit.bench import Bench
@@ -20,6 +21,8 @@ from tests.kit.media import grey_steps, noise, write_video
 from tests.kit.places import CLIP
 
 FRAMES = 20
+YARD = Zone(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))
+GATE = Line(((0.5, 1.0), (0.5, 0.0)))
 PATTERN = "lavfi:testsrc2=size=64x48:rate=50"  # endless
 
 
@@ -143,14 +146,25 @@ def test_what_is_not_for_the_network_still_has_its_picture(video) -> None:
         assert grey == pytest.approx(frame.header.seq * 10, abs=3)
 
 
+def test_zones_and_lines_are_told_with_the_start_and_stay_until_they_change(video) -> None:
+    bench = bench_of(video, zones={"yard": YARD}, lines={"gate": GATE})
+    with bench.decoding() as decoding:
+        decoding.stage.hear(Retune(lines={}))
+        starts = [word for word in decoding.to_its_end().words() if isinstance(word, StreamStart)]
+    assert [(start.zones, start.lines) for start in starts] == [
+        ({"yard": YARD}, {"gate": GATE}), ({"yard": YARD}, {})
+    ]  # fmt: skip
+
+
 def test_a_change_on_the_way_is_told_before_the_first_frame_of_it() -> None:
     with bench_of(PATTERN, realtime=True).decoding() as decoding:
         wait_until(lambda: len(decoding.frames()) > 3, what="frames")
-        decoding.stage.hear(Retune(score_threshold=0.8, classes=("car",)))
+        decoding.stage.hear(Retune(score_threshold=0.8, classes=("car",), zones={"yard": YARD}))
         wait_until(lambda: len(decoding.words()) > 1, what="another start")
         before, after = decoding.words()[:2]
     assert (before.score_threshold, before.classes) == (0.3, ())
     assert (after.score_threshold, after.classes) == (0.8, ("car",))
+    assert (before.zones, after.zones, after.lines) == ({}, {"yard": YARD}, {})
     place = decoding.said.index(after)
     assert decoding.said[place - 1].header.seq == after.seq - 1
 
@@ -255,3 +269,40 @@ def test_of_a_live_source_the_time_goes_on(video) -> None:
     assert seqs(frames) == list(range(5, 5 + len(frames)))
     times = [frame.header.pts_seconds for frame in frames]
     assert times[0] > 100.0 + 4 / 50 and times == sorted(times) and len(set(times)) == len(times)
+
+
+def test_full_size_pixels_are_made_while_somebody_looks() -> None:
+    """And always where an output takes every picture."""
+
+    def has_pixels(frame: Frame) -> bool:
+        return "image_bgr" in [ref.name for ref in frame.header.arrays]
+
+    bench = bench_of(PATTERN)
+    with bench.decoding(keeps=True) as decoding:
+
+        def taken(count: int) -> list[bool]:
+            """Of so many more frames, whether each has them."""
+            before = len(decoding.frames())
+            wait_until(lambda: _give_back(decoding.frames()) and len(decoding.frames()) >= before + count)
+            return pixels[before:]
+
+        pixels: list[bool] = []
+
+        def _give_back(frames: list[Frame]) -> bool:
+            for frame in frames[len(pixels) :]:
+                pixels.append(has_pixels(frame))
+                frame.give_back()
+            return True
+
+        assert not any(taken(5))
+        decoding.stage.hear(Pixels(True))
+        wait_until(lambda: _give_back(decoding.frames()) and pixels[-1])
+        assert all(taken(5))
+        decoding.stage.hear(Pixels(False))
+        wait_until(lambda: _give_back(decoding.frames()) and not pixels[-1])
+        assert not any(taken(5))
+    always = Bench(sources={"door": SourceSettings(uri=PATTERN)}, deliver=DeliverSettings(video="x.mp4"))
+    with always.decoding(keeps=True) as decoding:
+        decoding.stage.hear(Pixels(False))
+        wait_until(lambda: len(decoding.frames()) > 3)
+        assert all(map(has_pixels, decoding.frames()[:4]))

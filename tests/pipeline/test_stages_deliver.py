@@ -1,19 +1,26 @@
 """deliver: every frame's fate is counted, each output gets what is its own, and a lost signal is shown."""
 
+import json
+import tempfile
 import threading
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import zmq
 
+from configs.uri import Uri
 from pipeline.errors import OutputError
 from pipeline.flow.detections import Detections
+from pipeline.flow.events import Counts, Event, LineCount, ZoneCount
 from pipeline.flow.fates import LOST, NEWER, NO_OUTPUT
 from pipeline.flow.frame import Frame
 from pipeline.flow.ledger import Page
-from pipeline.flow.messages import Audit, SignalChange, Start
+from pipeline.flow.messages import Audit, SignalChange, Start, WantPixels
 from pipeline.outputs import WAITING_FRAMES
 from pipeline.settings import DeliverSettings, SourceSettings
+from pipeline.shapes import Line, Zone
 from pipeline.sinks import Sink
 from pipeline.stages import deliver
 from pipeline.stages.deliver import Deliver
@@ -87,6 +94,29 @@ def test_what_took_over_says_so_in_its_line_and_is_counted_with_the_audits(tmp_p
         (1, "ok", 0), (2, "ok", 0), (3, "failed", None), (4, "ok", None)
     ]  # fmt: skip
     assert delivery.page() == Page(5, 3, 1, {}, taken_over=2, audits=1, audited_objects=3, missed_objects=1)
+
+
+def test_what_zones_and_lines_tell_comes_to_the_outputs_and_is_drawn(tmp_path) -> None:
+    """A frame without result says nothing of them, whatever its header has."""
+    delivery = Delivery(jsonl=str(tmp_path / "o.jsonl"), video=str(tmp_path / "o.mp4"))
+    zone, line = Zone(((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))), Line(((0.5, 0.0), (0.5, 1.0)))
+    delivery.stage.stream_started(start_of(zones={"yard": zone}, lines={"gate": line}))
+    entered = Event(
+        event="entered", source="door", seq=0, pts_seconds=0.0, at_unix=0.0, zone="yard", track_id=1, class_name="car"
+    )
+    counts = Counts((entered,), {"yard": ZoneCount({"car": 1})}, {"gate": LineCount({}, {"car": 2})})
+    frame = delivery.bench.result(0, counts=counts, picture=True)
+    plain_bgr, drawn_bgr = frame.array("image_bgr").copy(), frame.array("image_bgr")
+    delivery.process(frame)
+    assert np.any(plain_bgr[24, 5:25] != drawn_bgr[24, 5:25], axis=1).all(), "the zone's upper side"
+    delivery.process(delivery.bench.frame(1, failure="out of memory", counts=counts))
+    delivery.close()
+    ok, failed = json_lines(tmp_path / "o.jsonl")
+    assert (ok["zones"], ok["lines"]) == (
+        {"yard": {"inside": {"car": 1}}}, {"gate": {"forward": {}, "backward": {"car": 2}}}
+    )  # fmt: skip
+    assert [event["event"] for event in ok["events"]] == ["entered"]
+    assert not {"zones", "lines", "events"} & set(failed)
 
 
 def test_without_outputs_a_frame_is_delivered_as_it_comes() -> None:
@@ -400,4 +430,87 @@ def test_of_a_file_no_picture_is_kept() -> None:
     delivery.stage.stream_started(start_of())
     delivery.process(*[delivery.bench.result(seq, picture=True) for seq in range(3)])
     wait_until(lambda: delivery.bench.leased() == 0, what="all slots back")
+    delivery.close()
+
+
+# -- on demand
+
+
+class Looker:
+    """Who subscribes to what deliver publishes, as the page does."""
+
+    def __init__(self, endpoint: str, *topics: bytes) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.connect(endpoint)
+        for topic in topics:
+            self._socket.subscribe(topic)
+
+    def next(self, seconds: float = 30.0) -> list[bytes] | None:
+        return self._socket.recv_multipart() if self._socket.poll(int(seconds * 1000)) else None
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+@pytest.fixture
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"ipc://{tempfile.mkdtemp(dir='/tmp', prefix='pub')}/p"
+
+
+def test_what_is_published_has_no_say_in_a_frames_fate(endpoint: str) -> None:
+    delivery = Delivery(also=(Uri(endpoint),))
+    capture(delivery.bench, 200)
+    delivery.stage.stream_started(start_of())
+    for seq in range(200):
+        delivery.process(delivery.bench.result(seq))
+        if seq % 20 == 19:
+            wait_until(lambda: delivery.bench.leased() < 10)
+    delivery.close()
+    assert delivery.page() == Page(200, 200, 0, {}) and delivery.bench.leased() == 0
+
+
+def test_a_frame_that_was_only_looked_at_was_not_delivered_where_an_output_was_wanted(endpoint: str) -> None:
+    delivery = Delivery(also=(Uri(endpoint),), jsonl="/dev/full")
+    capture(delivery.bench, 3)
+    delivery.stage.stream_started(start_of())
+    delivery.process(*[delivery.bench.result(seq) for seq in range(3)])
+    delivery.close()
+    assert delivery.page() == Page(3, 0, 0, {NO_OUTPUT: 3}) and delivery.bench.leased() == 0
+
+
+def test_who_looks_gets_a_clean_picture_while_the_video_has_boxes(endpoint: str, tmp_path) -> None:
+    delivery = Delivery(also=(Uri(endpoint),), video=str(tmp_path / "o.mp4"))
+    bench, shown = delivery.bench, []
+    delivery.stage.stream_started(start_of())
+    delivery.process(bench.result(0, picture=True))
+    looker = Looker(endpoint, b"full/door", b"drawn/door", b"signal/")
+    wait_until(lambda: delivery.stage.idle() or bench.looked_at[-1:] == [WantPixels(frozenset({"door"}))])
+    person = bench.result(1, picture=True)
+    person.put_detections(
+        Detections.untracked(np.array([[10, 10, 50, 40]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    )
+    delivery.process(person)
+    while len(shown) < 2:
+        topic, line, captured, jpeg = looker.next()
+        image_bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        shown.append(topic)
+        assert json.loads(line)["seq"] == 1 and captured == b"0"
+        assert (image_bgr.std() < 2) == (topic == b"full/door")
+    assert sorted(shown) == [b"drawn/door", b"full/door"]
+    delivery.stage.signal_changed(signal_of("lost", 2))
+    assert looker.next()[0] == b"signal/door"
+    looker.close()
+    wait_until(lambda: delivery.stage.idle() or bench.looked_at[-1] == WantPixels())
+    delivery.close()
+    assert bench.leased() == 0
+
+
+def test_one_started_anew_says_at_once_that_nobody_looks(endpoint: str) -> None:
+    """Decoders may still make pictures for those who looked at the one before."""
+    delivery = Delivery(also=(Uri(endpoint),), incarnation=1)
+    delivery.stage.stream_started(live())
+    delivery.process(delivery.bench.result(0))
+    wait_until(lambda: delivery.bench.looked_at == [WantPixels()])
     delivery.close()

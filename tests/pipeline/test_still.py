@@ -46,13 +46,13 @@ def looks_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
 # --- the test --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 15), st.integers(0, 10_000))
 def test_a_cameras_noise_is_no_change(noise_levels: float, seed: int) -> None:
     assert looks_same(seen(street(), noise_levels, 2 * seed), seen(street(), noise_levels, 2 * seed + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(8, SIDE - PERSON_WIDE - 8),
     st.integers(0, SIDE - PERSON_HIGH),
@@ -68,14 +68,14 @@ def test_a_small_person_who_has_gone_a_third_of_the_own_width_is_one(
     assert not looks_same(before, after)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(8, SIDE - PERSON_WIDE - 8), st.integers(0, SIDE - PERSON_HIGH), st.sampled_from([-16, 16]))
 def test_where_there_is_no_noise_less_contrast_is_enough(x: int, y: int, contrast: float) -> None:
     before, after = (seen(with_person(street(), x + step, y, contrast)) for step in (0, 4))
     assert not looks_same(before, after)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, SIDE - PERSON_WIDE), st.integers(0, SIDE - PERSON_HIGH), st.floats(0, 5))
 def test_a_small_person_who_comes_or_goes_is_one(x: int, y: int, noise_levels: float) -> None:
     without, with_one = seen(street(), noise_levels, 1), seen(with_person(street(), x, y, 25), noise_levels, 2)

@@ -55,7 +55,7 @@ def as_preprocessed(image, resize, input_wh):
 # -- geometry
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(width=SIDES, height=SIDES, resize=st.sampled_from(RESIZES))
 def test_boxes_of_a_still_image_lie_as_preprocess_places_them(width, height, resize):
     prepared, _ = as_preprocessed(np.zeros((height, width, 3), np.uint8), resize, (96, 64))
@@ -95,7 +95,7 @@ def test_an_image_stretched_much_smaller_is_averaged():
     assert np.abs(warped[1:-1, 1:-1].astype(int) - 127).max() <= 10
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     image_wh=st.tuples(st.integers(60, 300), st.integers(60, 300)),
     resize=st.sampled_from(RESIZES),

@@ -127,7 +127,7 @@ NUMBERS = st.integers(-8, 72).map(lambda quarters: quarters / 4)
 BOXES = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     images=st.lists(st.tuples(BOXES, BOXES), min_size=1, max_size=2),
     heads=st.sampled_from([detection_heads(3), ltrb_heads(3), (Head("hm", 3, "focal", 0.5), Head("wh", 2, "l1", 2.0))]),

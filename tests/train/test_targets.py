@@ -107,7 +107,7 @@ def overlap_after(size, moves):
 SIDES = st.floats(2**-7, 500, width=32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(size=st.tuples(SIDES, SIDES), moves=st.tuples(*[st.floats(-1, 1)] * 4))
 def test_within_the_corrected_radius_a_box_overlaps_enough(size, moves):
     radius = int(corrected_radii(np.array([size], np.float32))[0])
@@ -169,7 +169,7 @@ QUARTERS = st.integers(-24, 88).map(lambda quarters: quarters / 4)  # exact, and
 BOXES = st.lists(st.tuples(st.tuples(QUARTERS, QUARTERS, QUARTERS, QUARTERS), st.integers(0, 2)), max_size=6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     images=st.lists(st.tuples(BOXES, BOXES), max_size=3),
     size_channels=st.sampled_from([2, 4]),

@@ -2,12 +2,14 @@
 
     python -m tests.whole.soak --minutes 60 --out docs/soak        # docs/soak.svg, docs/soak.json
 
-A fault every half minute: a camera hangs up, freezes, changes size, codec or time stamps, asks for a password; a worker
-is killed or stopped. Every ten seconds: resident memory of its own (RssAnon), descriptors and threads of every process,
-leased slots, files of the run. Videos go on in a next file six times in all, so that an hour tells what days do at the
-default of an hour. At the end: growth an hour after the warm-up (Theil-Sen, for processes that lived long enough to
-tell), age of frames in the first and in the last part, and the witness. The last line is JSON; exit code 1 when a bound
-is broken.
+Before the hour each camera does everything once that it will do at random moments later: what a decoder takes for its
+first H.265 or its first larger picture it keeps, and an hour in which that comes late would look like a leak of 2 MB.
+Then a fault every half minute: a camera hangs up, freezes, changes size, codec or time stamps, asks for a password; a
+worker is killed or stopped. Every ten seconds: resident memory of its own (RssAnon), descriptors and threads of every
+process, leased slots, files of the run. Videos go on in a next file six times in all, so that an hour tells what days
+do at the default of an hour. At the end: growth an hour after the warm-up (Theil-Sen, for processes that lived long
+enough to tell), age of frames in the first and in the last part, and the witness. The last line is JSON; exit code 1
+when a bound is broken.
 """
 
 import argparse
@@ -36,6 +38,17 @@ EVERY_SECONDS = 10.0
 FAULT_SECONDS = 30.0
 GROWTH_MB_AN_HOUR = 2.0
 AGE_RATIO = 1.10
+CAMERA_FAULTS = (
+    "hangup now",
+    "frozen on; frozen off",
+    "size 640x480; size 320x240",
+    "codec h265; codec h264",
+    "stamps 86400",
+    "stamps -86400",
+    "gop 50; gop 10",
+    "password s3cret; password off",
+)
+WARM_SECONDS = 12.0
 # These come back as others, so that their memory begins anew; all else lives as long as the run.
 VICTIMS = ("decode:cam6", "decode:cam7", "infer:0", "track")
 
@@ -105,18 +118,16 @@ class Soak:
         folders = Path(tempfile.gettempdir()).glob("centerstream-*")
         self.files.append((self.seconds, sum(len(list(folder.iterdir())) for folder in folders)))
 
+    def warm_up(self) -> None:
+        """Everything that a camera may do, by all of them."""
+        cameras = [f"cam{number}" for number in range(len(self._run.sources))]
+        for words in CAMERA_FAULTS:
+            self._tell([f"{camera} {words}" for camera in cameras])
+            time.sleep(WARM_SECONDS)
+        self.began = time.monotonic()
+
     def fault(self) -> None:
-        camera, site = f"cam{self._draw.randrange(len(self._run.sources))}", self._run.site
-        commands = [
-            f"{camera} hangup now",
-            f"{camera} frozen on; {camera} frozen off",
-            f"{camera} size 640x480; {camera} size 320x240",
-            f"{camera} codec h265; {camera} codec h264",
-            f"{camera} stamps 86400",
-            f"{camera} stamps -86400",
-            f"{camera} gop 50; {camera} gop 10",
-            f"{camera} password s3cret; {camera} password off",
-        ]
+        camera = f"cam{self._draw.randrange(len(self._run.sources))}"
         blows = [(worker, number) for worker in VICTIMS for number in (signal.SIGKILL, signal.SIGSTOP)]
         if self._draw.random() < 0.3:
             worker, number = self._draw.choice(blows)
@@ -124,12 +135,18 @@ class Soak:
             if worker in (pids := self._run.workers()):
                 os.kill(pids[worker], number)
             return
-        text = self._draw.choice(commands)
+        text = f"{camera} {self._draw.choice(CAMERA_FAULTS)}"
         self.faults.append((self.seconds, text))
-        for number, command in enumerate(text.split("; ")):
+        self._tell([text])
+
+    def _tell(self, texts: list[str]) -> None:
+        """What a camera and a fault are; one that is over after a while is told so then."""
+        for number in range(max(len(text.split("; ")) for text in texts)):
             if number:
                 time.sleep(4.0)
-            site.tell(command)
+            for text in texts:
+                camera, words = text.split(" ", 1)
+                self._run.site.tell(f"{camera} {words.split('; ')[number]}")
 
     def go_on(self, seconds: float) -> None:
         next_fault = FAULT_SECONDS
@@ -238,8 +255,9 @@ def main() -> int:
     site = ("--rate", given.rate)
     options = Options(given.cameras, site=site, deliver=deliver, allowed=Allowed(damage=True), suffix=".mkv")
     with tempfile.TemporaryDirectory() as folder, run_of(Path(folder), "soak", options) as run:
-        began_unix = time.time()
         soak = Soak(run, given.seed)
+        soak.warm_up()
+        began_unix = time.time()
         soak.go_on(60 * given.minutes)
         wait_until(lambda: set(VICTIMS) <= set(run.workers()), what="all workers")
         told = figures(soak, run, given.minutes, began_unix)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -166,6 +167,9 @@ def test_a_word_to_nobody_is_one_line() -> None:
 
 # -- a file that is followed
 
+ZONES = ", zones: {all: {polygon: [[0, 0], [1, 0], [1, 1], [0, 1]], classes: [person]}}"
+CROSSED = ", zones: {all: {polygon: [[0, 0], [1, 1], [1, 0], [0, 1]]}}"
+
 
 def write(path: Path, sources: dict[str, str], more: str = "") -> None:
     text = "".join(f"  {name}: {{uri: '{PATTERN}', realtime: true{rest}}}\n" for name, rest in sources.items())
@@ -178,10 +182,12 @@ def test_a_run_follows_its_file(tmp_path: Path) -> None:
     with running("--config", file, "--watch") as run:
         run.wait_for("door", "live")
         run.wait_for("gate", "live")
-        write(file, {"door": "", "gate": ", max_rate: 1", "yard": ""})
+        write(file, {"door": ZONES, "gate": ", max_rate: 1", "yard": ""})
         run.wait_for("yard", "live")
         wait_until(lambda: any(line["status"] == "dropped" for line in run.frames("gate")), what="a lower rate")
-        write(file, {"door": "", "gate": ", max_rate: 1, max_frames: 5", "yard": ""})  # opened anew
+        wait_until(lambda: "zones" in run.frames("door")[-1], what="zones")
+        assert run.say("save", "door") == f"{file} has these zones and lines of door already"
+        write(file, {"door": ZONES, "gate": ", max_rate: 1, max_frames: 5", "yard": ""})  # opened anew
         wait_until(lambda: [f["seq"] for f in run.frames("gate")].count(0) == 2, what="gate from its beginning")
         write(file, {"door": ""}, "infer: {score_threshold: 0.99}\n")
         wait_until(lambda: list(run.rows()) == ["door"], what="one source")
@@ -192,9 +198,11 @@ def test_a_run_follows_its_file(tmp_path: Path) -> None:
         run.say("stop")
         code, errors = run.end()
         seqs = [line["seq"] for line in run.frames("door")]
+        have_zones = [line.get("zones") for line in run.frames("door") if line["status"] == "ok"]
     assert code == 0, errors
     life = seqs.index(0, 1)
     assert seqs == [*range(life), *range(len(seqs) - life)]
+    assert [zones for zones, _ in groupby(have_zones)] == [None, {"all": {"inside": {}}}, None]
     assert "warning" not in errors
 
 
@@ -208,6 +216,7 @@ def test_a_followed_file_that_is_wrong_is_a_warning_and_changes_nothing(tmp_path
             (f"sources: {{gate: {{uri: '{PATTERN}', fps: 3}}}}", "sources.gate.fps: no such key"),
             ("sources: {gate: {uri: nosuch.mp4}}", "nosuch.mp4: no such file"),
             (f"sources: {{gate: {{uri: '{PATTERN}'}}}}\npostprocess: {{classes: [persn]}}", "knows no 'persn'"),
+            (f"sources: {{door: {{uri: '{PATTERN}', realtime: true{CROSSED}}}}}", "sides 1–2 and 3–4 meet; give its"),
         ):
             file.write_text(text)
             warned = run.wait_for_error(said)

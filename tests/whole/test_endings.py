@@ -18,6 +18,7 @@ import pytest
 from pipeline.stages.track import Track
 from tests.kit.account import Account, account, accounts, frames_of
 from tests.kit.harness import (
+    QUICK,
     STAGES,
     Leftovers,
     command,
@@ -34,7 +35,6 @@ from tests.kit.media import count_pictures
 from tests.kit.places import CLIP
 
 PLACE = "lavfi:testsrc2=size=640x360:rate=25"  # endless
-QUICK = ("--engine", "eager", "--input", "128x96")
 
 
 def start_endless(folder, *options, begin=start):

@@ -10,54 +10,90 @@ import pytest
 from tests.kit.places import ROOT
 
 # Package or module → what it may import of ours and of the listed third parties. First match wins.
-WATCHED = {"zmq", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml", "onnxruntime", "openvino", "onnxscript"}
-BASE = {"pipeline.errors", "pipeline.kinds", "pipeline.settings", "configs.uri"}
+WATCHED = {
+    *("zmq", "paho", "aiohttp", "prometheus_client", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml"),
+    *("onnxruntime", "openvino", "onnxscript"),
+}
+BASE = {"pipeline.errors", "pipeline.kinds", "pipeline.settings", "pipeline.shapes", "configs.uri"}
 FLOW = "pipeline.flow"
 STAGE = BASE | {FLOW, "pipeline.stage"}
+SINK = {
+    *("configs.uri", "pipeline.sinks", "pipeline.flow.results", "pipeline.flow.detections", "pipeline.errors"),
+    *(
+        "pipeline.flow.messages",
+        "pipeline.flow.events",
+        "pipeline.flow.heat",
+        "pipeline.settings",
+        "pipeline.backoff",
+        "av",
+        "cv2",
+    ),
+}
+# The page's process asks the run as anybody does, and knows nothing of who runs it.
+SERVE = STAGE | {"pipeline.control.words", "pipeline.serve"}
 ALLOWED = [
     ("configs.folders", set()),
     ("configs.startup", {"configs.folders"}),
     ("configs.uri", set()),
     ("configs.plainyaml", {"yaml"}),
+    ("configs.edit", {"configs.plainyaml", "yaml"}),
     ("configs", {"configs"}),
     # what all of the pipeline may know
     ("pipeline.errors", set()),
-    ("pipeline.kinds", set()),
+    ("pipeline.addresses", {"configs.plainyaml", "configs.reader", "configs.uri"}),
+    ("pipeline.backoff", set()),
+    ("pipeline.kinds", {"pipeline.addresses"}),
     ("pipeline.geometry", set()),
-    ("pipeline.settings", {"configs.uri", "pipeline.errors", "pipeline.kinds"}),
+    ("pipeline.shapes", set()),
+    (
+        "pipeline.settings",
+        {"configs.uri", "pipeline.addresses", "pipeline.errors", "pipeline.kinds", "pipeline.shapes"},
+    ),
     # what travels, and how
     ("pipeline.flow.fates", set()),
     ("pipeline.flow.detections", set()),
-    ("pipeline.flow.messages", {"pipeline.flow.fates"}),
+    ("pipeline.flow.events", set()),
+    ("pipeline.flow.messages", {"pipeline.flow.events", "pipeline.flow.fates", "pipeline.shapes"}),
     ("pipeline.flow.rounds", {"pipeline.flow.messages"}),
     ("pipeline.flow.metrics", {"pipeline.flow.messages"}),
     ("pipeline.flow.sharedmem", {"pipeline.errors", "pipeline.flow.messages"}),
     ("pipeline.flow.transport", {"pipeline.flow.frame", "zmq"}),
-    ("pipeline.flow", {FLOW}),
+    ("pipeline.flow", {FLOW, "pipeline.shapes"}),
     # each knows its own domain
     ("pipeline.kernels", {"configs.folders", "pipeline.kernels", "numba"}),
     ("pipeline.tracker", {"pipeline.kernels", "pipeline.flow.detections", "pipeline.settings"}),
+    ("pipeline.zones", {"pipeline.flow.detections", "pipeline.flow.events", "pipeline.shapes"}),
     ("pipeline.still", {"pipeline.kernels", "pipeline.flow.detections", "pipeline.flow.messages"}),
-    ("pipeline.sources", BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "av"}),
-    ("pipeline.overlay", {"pipeline.flow.results", "pipeline.flow.detections", "cv2"}),
+    ("pipeline.overlay", {"pipeline.flow.results", "pipeline.flow.detections", "pipeline.shapes", "cv2"}),
     (
-        "pipeline.sinks",
-        {
-            *("configs.uri", "pipeline.sinks", "pipeline.flow.results", "pipeline.flow.detections", "pipeline.errors"),
-            *("pipeline.flow.messages", "pipeline.settings", "av", "cv2"),
-        },
+        "pipeline.sources",
+        BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "pipeline.backoff", "av"},
     ),
-    ("pipeline.outputs", {"pipeline.errors", "pipeline.sinks", FLOW}),
+    ("pipeline.sinks.publish", {"pipeline.flow.transport", "pipeline.flow.topics", "pipeline.overlay", *SINK}),
+    ("pipeline.sinks.coco", {"models.spec", *SINK}),
+    ("pipeline.sinks.spool", {"configs.folders", *SINK}),
+    ("pipeline.sinks.mqtt", {"pipeline.addresses", "paho", *SINK}),
+    ("pipeline.sinks.webhook", {"pipeline.addresses", *SINK}),
+    ("pipeline.sinks.network", {"pipeline.addresses", *SINK}),
+    ("pipeline.sinks", SINK),
+    ("pipeline.outputs", {"pipeline.errors", "pipeline.kinds", "pipeline.sinks", FLOW}),
     # the stages, none of which knows another, or who runs it
     ("pipeline.stage", BASE | {FLOW}),
     ("pipeline.stages.decode", STAGE | {"pipeline.sources"}),
     ("pipeline.stages.gather", STAGE | {"pipeline.kernels", "pipeline.still"}),
     ("pipeline.stages.infer", STAGE | {"models"}),
     ("pipeline.stages.postprocess", STAGE | {"pipeline.geometry", "pipeline.kernels"}),
-    ("pipeline.stages.track", STAGE | {"pipeline.kernels", "pipeline.still", "pipeline.tracker"}),
+    ("pipeline.stages.track", STAGE | {"pipeline.kernels", "pipeline.still", "pipeline.tracker", "pipeline.zones"}),
     ("pipeline.stages.deliver", STAGE | {"pipeline.outputs", "pipeline.overlay", "pipeline.sinks"}),
+    ("pipeline.stages.serve", STAGE | {"pipeline.serve"}),
     ("pipeline.stages", set()),
+    ("pipeline.serve.guard", {"pipeline.settings", "aiohttp"}),
+    ("pipeline.serve.asking", SERVE),
+    ("pipeline.serve.pictures", {FLOW}),
+    ("pipeline.serve.figures", SERVE | {"prometheus_client"}),
+    ("pipeline.serve", SERVE | {"aiohttp"}),
     # a run, from outside and from inside
+    ("pipeline.control.save", BASE | {"configs.edit", "configs.plainyaml", "configs.reader"}),
     ("pipeline.control", STAGE | {"pipeline.control"}),
     ("pipeline.run.heartbeat", set()),
     ("pipeline.run.plan", STAGE),
@@ -74,14 +110,34 @@ ALLOWED = [
         | {"models.devices", "pipeline.kernels", "pipeline.still"}
         | {"configs.startup"},
     ),
+    # what a run would meet: each check has a process of its own, so that one alone may import what computes
+    ("pipeline.doctor.alone", {"configs.startup", "pipeline.doctor.finding", "pipeline.errors"}),
+    ("pipeline.doctor.examine", BASE | {"pipeline.doctor.alone", "pipeline.doctor.finding", "pipeline.run.launch"}),
+    ("pipeline.doctor.network", BASE | {"configs.folders", "pipeline.doctor.finding", "models", "torch"}),
+    ("pipeline.doctor.packages", {"pipeline.doctor.finding", "cv2"}),
+    ("pipeline.doctor.video", BASE | {"pipeline.doctor.finding", "pipeline.sinks", "av", "cv2"}),
+    (
+        "pipeline.doctor.places",
+        BASE
+        | {"configs.folders", "pipeline.doctor.finding", "pipeline.control.words"}
+        | {"pipeline.flow.sharedmem", "pipeline.run.plan"},
+    ),
+    ("pipeline.doctor", BASE | {"pipeline.doctor.finding", "pipeline.sources"}),
     # what is typed
     ("pipeline.command.files", {"configs.startup", "configs.uri", "pipeline.errors"}),
     ("pipeline.command.config", {"configs", "pipeline.errors", "pipeline.settings"}),
     ("pipeline.command.cli", BASE | {"configs.secrets", "pipeline.command.config"}),
     ("pipeline.command.ctl", BASE | {"pipeline.command", "pipeline.control.words"}),
     ("pipeline.command.unhurried", set()),
+    ("pipeline.command.logline", set()),
+    ("pipeline.command.log", STAGE | {"pipeline.command", "pipeline.control"}),
     ("pipeline.command.console", STAGE | {"pipeline.command.unhurried", "pipeline.control", "rich"}),
     ("pipeline.command.preflight", BASE | {"pipeline.command.files", "pipeline.sources", "models"}),
+    ("pipeline.command.welcome", {"pipeline.errors"}),
+    (
+        "pipeline.command.doctor",
+        BASE | {"pipeline.command", "pipeline.doctor.examine", "pipeline.doctor.finding", "rich"},
+    ),
     ("pipeline.command.profile", BASE | {"pipeline.command", "pipeline.profile", "rich"}),
     ("pipeline.command", STAGE | {"pipeline.control", "pipeline.sources", "rich"}),
     ("pipeline", {"configs"}),
@@ -166,10 +222,11 @@ def test_kernels_come_without_linear_algebra(stage: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_help_loads_nothing_slow() -> None:
-    command = [sys.executable, "-X", "importtime", "run_pipeline.py", "--help"]
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
+def test_help_loads_nothing_slow(arguments: tuple[str, ...], code: int) -> None:
+    command = [sys.executable, "-X", "importtime", "run_pipeline.py", *arguments]
     trace = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     loaded = {line.rpartition("|")[2].strip() for line in trace.stderr.splitlines()}
-    assert trace.returncode == 0
+    assert trace.returncode == code
     assert "pipeline.command.cli" in loaded
     assert not loaded & {"torch", "numba", "numpy", "av", "cv2", "rich", "zmq"}

@@ -6,11 +6,10 @@ import av
 import pytest
 
 from tests.kit.account import accounts, assert_books_agree, frames_of
-from tests.kit.harness import Leftovers, finish, json_lines, run, start, wait_until, worker_pids
+from tests.kit.harness import QUICK, Leftovers, finish, json_lines, run, start, wait_until, worker_pids
 from tests.kit.media import count_pictures
 from tests.kit.places import CLIP
 
-SMALL = ("--engine", "eager", "--input", "128x96")
 LIVE = "lavfi:testsrc2=size=160x120:rate={}"
 SOURCES = ("gate", "hall", "clip")
 
@@ -23,7 +22,7 @@ def mixed(tmp_path_factory):
     names = [word for name in SOURCES for word in ("--name", name)]
     paced = [word for name in SOURCES[:2] for word in ("--set", f"sources.{name}.realtime=true")]
     done = run(
-        *live, CLIP, *names, *paced, *SMALL, "--set", "sources.clip.max_frames=20", "--out", folder / "{source}.mp4",
+        *live, CLIP, *names, *paced, *QUICK, "--set", "sources.clip.max_frames=20", "--out", folder / "{source}.mp4",
         "--mot", folder / "{source}.txt", "--jsonl", folder / "o.jsonl",
     )  # fmt: skip
     leftovers.assert_none()
@@ -57,7 +56,7 @@ def test_each_source_has_its_own_video_in_its_own_size(mixed) -> None:
 
 def test_the_files_objects_are_those_of_a_run_of_its_own(mixed, tmp_path) -> None:
     folder, _ = mixed
-    alone = run(CLIP, *SMALL, "--max-frames", 20, "--name", "clip", "--jsonl", tmp_path / "o.jsonl")
+    alone = run(CLIP, *QUICK, "--max-frames", 20, "--name", "clip", "--jsonl", tmp_path / "o.jsonl")
     assert alone.returncode == 0, alone.stderr
 
     def objects(path) -> list:
@@ -73,7 +72,7 @@ def test_all_outputs_are_told_of_with_their_frames(mixed) -> None:
 
 
 def test_sources_without_names_have_the_names_of_their_files(tmp_path) -> None:
-    done = run(CLIP, CLIP, *SMALL, "--max-frames", 3, "--jsonl", tmp_path / "o.jsonl")
+    done = run(CLIP, CLIP, *QUICK, "--max-frames", 3, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 0, done.stderr
     assert {line["source"] for line in json_lines(tmp_path / "o.jsonl")} == {CLIP.stem, f"{CLIP.stem}-2"}
 
@@ -81,7 +80,7 @@ def test_sources_without_names_have_the_names_of_their_files(tmp_path) -> None:
 def test_a_source_that_fails_is_an_error_and_the_others_go_on(tmp_path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(CLIP.read_bytes()[:2000])
-    done = run(broken, CLIP, "--max-frames", 10, *SMALL, "--jsonl", tmp_path / "o.jsonl")
+    done = run(broken, CLIP, "--max-frames", 10, *QUICK, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     assert "broken" in next(line for line in done.stderr.splitlines() if line.startswith("error:"))
     assert [line["seq"] for line in frames_of(tmp_path / "o.jsonl", CLIP.stem)] == list(range(10))
@@ -90,7 +89,7 @@ def test_a_source_that_fails_is_an_error_and_the_others_go_on(tmp_path) -> None:
 def test_a_source_that_is_required_and_fails_ends_the_run(tmp_path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(CLIP.read_bytes()[:2000])
-    done = run(broken, LIVE.format(10), *SMALL, "--set", "sources.broken.required=true", timeout=60)
+    done = run(broken, LIVE.format(10), *QUICK, "--set", "sources.broken.required=true", timeout=60)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
 
 
@@ -98,7 +97,7 @@ def test_ctrl_c_ends_all_sources_and_closes_all_outputs(tmp_path) -> None:
     leftovers = Leftovers()
     names = ["--name", "gate", "--name", "hall", "--name", "yard"]
     process = start(
-        LIVE.format(25), LIVE.format(10), LIVE.format(25), *names, *SMALL, "--set", "sources.gate.realtime=true",
+        LIVE.format(25), LIVE.format(10), LIVE.format(25), *names, *QUICK, "--set", "sources.gate.realtime=true",
         "--out", tmp_path / "{source}.mp4", "--jsonl", tmp_path / "o.jsonl",
     )  # fmt: skip
     wait_for_all(process, tmp_path / "o.jsonl", ("gate", "hall", "yard"))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from configs.uri import Uri
 from pipeline.control.runstate import RunState
 from pipeline.profile import alone, runs
 from pipeline.profile.alone import Apart
 from pipeline.profile.record import Profile
 from pipeline.profile.runs import Interrupted
 from pipeline.profile.session import Session
-from pipeline.settings import InferSettings, RunSettings, Settings, SourceSettings
+from pipeline.settings import DeliverSettings, InferSettings, RunSettings, ServeSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN
 from pipeline.stages.decode import Decode
 from pipeline.stages.deliver import Deliver
@@ -27,11 +29,10 @@ from pipeline.stages.infer import Infer
 from pipeline.stages.postprocess import Postprocess
 from pipeline.stages.track import Track
 from tests.kit import media
-from tests.kit.harness import Leftovers, finish, run, start, wait_until
+from tests.kit.harness import QUICK, Leftovers, finish, run, start, wait_until
 from tests.kit.places import CLIP
 from tests.kit.still import write_still_clip
 
-SMALL = ("--engine", "eager", "--input", "64x64")
 # Where each stage does its work for a frame.
 WORK = {
     "decode": (Decode, "_fill"),
@@ -157,7 +158,7 @@ def test_a_camera_is_opened_once(play_server, tmp_path, idle_machine) -> None:
 def test_a_whole_profile(tmp_path) -> None:
     leftovers, folder = Leftovers(), tmp_path / "profile"
     options = ("--set", f"deliver.video={tmp_path}/mine.mp4", "--out", folder, "--apply", "--cores", 16)
-    done = run("profile", CLIP, "--seconds", 3, *SMALL, *options)
+    done = run("profile", CLIP, "--seconds", 2, *QUICK, *options)
     leftovers.assert_none()
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "mine.mp4").exists()  # the user's own are left alone
@@ -217,12 +218,30 @@ def test_a_file_that_is_no_video_is_told_in_one_line(tmp_path) -> None:
 def test_a_password_stays_out_of_all_that_is_told_and_written(play_server, tmp_path) -> None:
     folder = tmp_path / "profile"
     url = play_server(loop=True, user="cam", password="s3cret").url.replace("://", "://cam:s3cret@")
-    done = run("profile", url, "--seconds", 2, *SMALL, "--out", folder, "--apply", "--verbose")
+    done = run("profile", url, "--seconds", 1, *QUICK, "--out", folder, "--apply", "--verbose")
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"report.html", "report.json", "trace.json"} <= written.keys()
     assert "s3cret" not in done.stdout + done.stderr
     assert not [name for name, content in written.items() if b"s3cret" in content]
+
+
+def test_the_address_of_the_users_own_page_is_left_alone(tmp_path) -> None:
+    """That may be taken by the run that is to be made faster; so may one where it publishes."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(
+            sources={"clip": SourceSettings(uri=str(CLIP))},
+            infer=InferSettings(engine="eager", input_size="64x64", workers=1, threads=1),
+            deliver=DeliverSettings(also=(Uri(f"tcp://{at}"),)),
+            serve=ServeSettings(at=at),
+        )
+        ran = runs.run(runs.beside(settings, tmp_path), tmp_path, 60.0, Silent)
+    assert (
+        ran.lines
+        and not ran.state.warnings
+        and set(ran.cpu_seconds) == {*("decode:clip", "gather", "infer:0", "postprocess", "track", "deliver")}
+    )
 
 
 def test_a_stop_while_the_last_frames_are_on_their_way_is_a_stop(tmp_path) -> None:
@@ -245,7 +264,7 @@ def test_a_stop_while_the_last_frames_are_on_their_way_is_a_stop(tmp_path) -> No
 
 def test_a_stop_leaves_what_was_measured(tmp_path) -> None:
     leftovers, folder = Leftovers(), tmp_path / "profile"
-    process = start("profile", CLIP, "--seconds", 120, *SMALL, "--out", folder)
+    process = start("profile", CLIP, "--seconds", 120, *QUICK, "--out", folder)
     wait_until((folder / "trace.json").exists, 300, "the first report")
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)

@@ -43,13 +43,13 @@ def run(project: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.thorough
 def test_a_new_kind_of_output(project) -> None:
     entry = '    "mot": SinkKind("pipeline.sinks.mot", is_shared=False),\n'
-    follow(project, "A new kind of output", "pipeline/sinks/csv.py", "pipeline/kinds.py", entry)
-    options = ("--max-frames", 5, "--engine", "eager", "--placement", "threads", "--also", "csv:objects.csv")
+    follow(project, "A new kind of output", "pipeline/sinks/plain.py", "pipeline/kinds.py", entry)
+    options = ("--max-frames", 5, "--engine", "eager", "--placement", "threads", "--also", "plain:objects.txt")
     done = run(project, "run_pipeline.py", CLIP, *options)
     assert done.returncode == 0, done.stderr
-    rows = [line.split(",") for line in (project / "objects.csv").read_text().splitlines()]
+    rows = [line.split() for line in (project / "objects.txt").read_text().splitlines()]
     assert {row[1] for row in rows} == {"0", "1", "2", "3", "4"} and "person" in {row[2] for row in rows}
-    assert "wrote objects.csv: 5 frames" in done.stderr
+    assert "wrote objects.txt: 5 frames" in done.stderr
 
 
 @pytest.mark.thorough

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.account import account, accounts, assert_books_agree
-from tests.kit.harness import Leftovers, finish, json_lines, start, wait_until, worker_pids
+from tests.kit.harness import QUICK, Leftovers, finish, json_lines, start, wait_until, worker_pids
 from tests.kit.media import count_pictures
 
 SOURCES = ("gate", "hall", "clip")
@@ -26,7 +26,7 @@ class Run:
         paced = [word for name in SOURCES[:2] for word in ("--set", f"sources.{name}.realtime=true")]
         pattern = "lavfi:testsrc2=size=160x120:rate={}"
         self.process = start(
-            *map(pattern.format, (25, 10, 10)), *names, *paced, *options, "--engine", "eager", "--input", "128x96",
+            *map(pattern.format, (25, 10, 10)), *names, *paced, *options, *QUICK,
             "--set", "infer.workers=1", "--out", folder / "{source}.mkv", "--jsonl", folder / "o.jsonl",
         )  # fmt: skip
         self.await_frames()
@@ -158,8 +158,8 @@ def test_what_is_on_its_way_when_deliver_is_lost_after_the_source_has_ended_is_d
     """The next deliver is told of the end, and waits for the frames before it."""
     lines = tmp_path / "o.jsonl"
     process = start(
-        "lavfi:testsrc2=size=160x120:rate=2:duration=2", "--realtime", "--name", "live", "--engine", "eager",
-        "--input", "128x96", "--set", "run.silent_seconds=60", "--out", tmp_path / "{source}.mkv", "--jsonl", lines,
+        "lavfi:testsrc2=size=160x120:rate=2:duration=2", "--realtime", "--name", "live", *QUICK,
+        "--set", "run.silent_seconds=60", "--out", tmp_path / "{source}.mkv", "--jsonl", lines,
     )  # fmt: skip
     wait_until(lambda: process.poll() is not None or (lines.exists() and lines.stat().st_size > 100), what="a frame")
     pids = worker_pids(process.pid)

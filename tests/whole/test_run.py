@@ -196,3 +196,24 @@ def test_a_password_appears_nowhere() -> None:
     done = run("rtsp://cam:s3cret@127.0.0.1:1/x", "--set", "infer.score_threshold=0.5")
     assert done.returncode == 3
     assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_a_log_is_one_json_object_a_line_and_says_what_the_summary_says(tmp_path) -> None:
+    options = ("--max-frames", 5, "--set", "infer.engine=eager", "--input", "128x128", "--log", "json")
+    done = run_here(CLIP, *options, "--jsonl", tmp_path / "o.jsonl")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"at_unix", "level", "event", "text"} <= line.keys() for line in lines)
+    events = [line["event"] for line in lines]
+    assert events.index("source") < events.index("ready") or "doing" in events
+    assert events.count("ready") == events.count("summary") == 1 and "error" not in events
+    summary = lines[events.index("summary")]
+    page = summary["sources"][CLIP.stem]
+    assert (page["captured"], page["delivered"], page["in_flight"]) == (5, 5, 0)
+    assert summary["latency"]["count"] == 5
+
+
+def test_an_error_in_a_log_is_a_line_too() -> None:
+    done = run_here("no/such/file.mp4", "--log", "json")
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 3 and line["level"] == "error" and "no/such/file.mp4" in line["text"]

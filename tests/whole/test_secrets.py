@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from configs.secrets import filled
 from configs.uri import Uri
 from tests.kit.control import ControlledRun, running
-from tests.kit.harness import children, finish, run, start, wait_until
+from tests.kit.harness import QUICK, children, finish, run, start, wait_until
 from tests.kit.places import CLIP
 
 pytestmark = pytest.mark.thorough
@@ -117,7 +117,7 @@ def validate_here(arguments: list[object]) -> tuple[int, str]:
         return code, told.read_text(errors="replace") + str(title.call_args_list)
 
 
-@settings(max_examples=ADDRESSES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=ADDRESSES, suppress_health_check=list(HealthCheck))
 @given(addresses(), st.sampled_from([*PLACES, *["the source"] * 10]))
 def test_nothing_secret_is_told_and_there_is_no_traceback(uri: str, place: str) -> None:
     code, told = validate_here(PLACES[place](uri))
@@ -139,7 +139,7 @@ YAMLS = {
 }
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(addresses(), st.sampled_from(list(YAMLS)))
 def test_nothing_secret_in_a_file_is_told(uri: str, place: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +163,7 @@ HARD = {
 @pytest.mark.parametrize(("uri", "code"), HARD.items(), ids=range(len(HARD)))
 def test_a_real_run_tells_nothing_secret(uri: str, code: int, tmp_path) -> None:
     """Its stages are processes of their own, and libraries write past Python."""
-    done = run(uri, "--jsonl", tmp_path / "o.jsonl", "--verbose", "--set", "infer.engine=eager")
+    done = run(uri, "--jsonl", tmp_path / "o.jsonl", "--verbose", *QUICK)
     assert done.returncode == code, done.stderr
     told = done.stdout + done.stderr
     assert not [secret for secret in SECRETS if secret in told] and "Traceback" not in told, told
@@ -173,7 +173,7 @@ def test_no_process_of_a_run_shows_a_password(tmp_path) -> None:
     """In its command line or environment, which others may read, once it has come to itself."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"rtsp://{USER}:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}/{TOKEN}"
-        process = start(uri, "--jsonl", tmp_path / "o.jsonl", "--set", "infer.engine=eager")
+        process = start(uri, "--jsonl", tmp_path / "o.jsonl", *QUICK)
         wait_until(lambda: len(children(process.pid)) >= 5, what="five workers")
         shown = ""
         for pid in (process.pid, *children(process.pid)):
@@ -188,7 +188,7 @@ def test_a_password_with_any_letter_opens_the_camera(rtsp_server, tmp_path) -> N
     password = "a b'\"[c]\\é%$"
     server = rtsp_server(file=CLIP, user="cam", password=password, auth="digest")
     lines = tmp_path / "o.jsonl"
-    done = run(server.url_for("cam", password), "--max-frames", 2, "--jsonl", lines, "--set", "infer.engine=eager")
+    done = run(server.url_for("cam", password), "--max-frames", 2, "--jsonl", lines, *QUICK)
     assert done.returncode == 0, done.stderr
     assert '"source":"127-0-0-1"' in lines.read_text() and "clip" not in lines.read_text()
 
@@ -235,7 +235,7 @@ in_environment = st.tuples(words, words, words).map(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, suppress_health_check=list(HealthCheck))
 @given(in_environment, st.sampled_from(TEMPLATES + MISTAKES), st.booleans())
 def test_what_an_address_names_is_not_told(secret_file, values, template: str, in_file: bool) -> None:
     secret_file.write_text(f"{values[1].splitlines()[0] if values[1].splitlines() else ''}\nsecond line {TOKEN}")
@@ -250,7 +250,7 @@ def test_what_an_address_names_is_not_told(secret_file, values, template: str, i
     assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1, told
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(in_environment)
 def test_any_letter_is_allowed_in_what_an_address_names(values) -> None:
     with named(values):
@@ -289,7 +289,7 @@ def test_a_named_password_with_any_letter_opens_the_camera(play_server, tmp_path
     (tmp_path / "cam").write_text(f"{password}\n")
     for name in ("${CAM_PASSWORD}", f"${{file:{tmp_path / 'cam'}}}"):
         with mock.patch.dict(os.environ, {"CAM_PASSWORD": password}):
-            done = run(server.url.replace("//", f"//cam:{name}@"), "--max-frames", 1, "--set", "infer.engine=eager")
+            done = run(server.url.replace("//", f"//cam:{name}@"), "--max-frames", 1, *QUICK)
         assert done.returncode == 0, done.stderr
         assert "delivered" in done.stderr
 
@@ -301,7 +301,7 @@ def is_heard(started: ControlledRun, before: str) -> bool:
     return started.errors.read_text() != before or "cam9" in started.rows()
 
 
-@settings(max_examples=LIVES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=LIVES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(in_environment, st.lists(addresses(), min_size=3, max_size=3), st.sampled_from([str.upper, str.lower]))
 def test_a_run_of_many_addresses_tells_of_none(values, others, case) -> None:
     """In its output, its errors, its results, the answers of ctl, what it warns of a file that it follows, and in the

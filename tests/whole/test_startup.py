@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs import folders
-from tests.kit.harness import HANG_SECONDS, command, finish, json_lines, stage_pids, wait_until
+from tests.kit.harness import HANG_SECONDS, QUICK, command, finish, json_lines, stage_pids, wait_until
 from tests.kit.places import CLIP, ROOT
 from tests.whole.test_imports import modules
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.thorough
 
 FULL = Path("/dev/full")
 VALIDATE = (CLIP, "--validate")
-SHORT = (CLIP, "--max-frames", 3, "--input", "64x64", "--engine", "eager")
+SHORT = (CLIP, "--max-frames", 3, *QUICK)
 SETPRIV_MISSING = "root may write anywhere, and there is no setpriv to take that away"
 
 
@@ -104,21 +104,27 @@ def test_compiled_kernels_lie_where_the_user_wants_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept_in"),
+    ("given", "is_compiled", "kept_in"),
     [
-        ({}, None),  # beside the sources, as ever
-        ({"PYTHONDONTWRITEBYTECODE": "1"}, "cache/python"),
-        ({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "theirs"}, "theirs"),
+        ({}, False, "tree"),  # beside the sources, as ever
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, False, "cache/python"),
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, True, None),  # make setup has done it
+        ({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "theirs"}, True, "theirs"),
     ],
     ids=str,
 )
-def test_what_python_compiles_is_kept_for_the_next_start(given, kept_in, tmp_path) -> None:
+def test_what_python_compiles_is_kept_for_the_next_start(given, is_compiled, kept_in, tmp_path) -> None:
     """Also by the processes that one of ours starts: `python -c` here."""
+    tree = tmp_path / "tree"
+    for folder in ("configs", "pipeline"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    if is_compiled:
+        subprocess.run([sys.executable, "-m", "compileall", "-q", tree / "configs"], env={}, check=True)
     code = "import configs, subprocess, sys; subprocess.run([sys.executable, '-c', 'import pipeline.geometry'])"
     places = {"CENTERSTREAM_CACHE": str(tmp_path / "cache")} | given
     if "PYTHONPYCACHEPREFIX" in given:
         places["PYTHONPYCACHEPREFIX"] = str(tmp_path / given["PYTHONPYCACHEPREFIX"])
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=places, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=tree, env=places, check=True)
     kept = [path.relative_to(tmp_path) for path in tmp_path.rglob("geometry*.pyc")]
     assert len(kept) == (kept_in is not None) and all(str(path).startswith(f"{kept_in}/") for path in kept)
 
@@ -130,7 +136,7 @@ def test_what_python_compiles_is_kept_for_the_next_start(given, kept_in, tmp_pat
 def test_closed_descriptors_are_never_those_of_something_else(numbers, tmp_path) -> None:
     lines = tmp_path / "o.jsonl"
     process = subprocess.Popen(
-        [*closed(*numbers), *command("lavfi:testsrc2=size=64x64:rate=25", "--engine", "eager", "--jsonl", lines)]
+        [*closed(*numbers), *command("lavfi:testsrc2=size=64x64:rate=25", *QUICK, "--jsonl", lines)]
     )
     wait_until(lambda: process.poll() is not None or (lines.exists() and lines.stat().st_size), what="frames")
     workers = stage_pids(process.pid).values()

@@ -22,7 +22,7 @@ from pipeline.run.worker import Worker
 from pipeline.settings import DeliverSettings, InferSettings, Settings, SourceSettings
 from pipeline.stage import HEATMAPS
 from pipeline.stages.postprocess import Postprocess
-from tests.kit.harness import STAGES, children, finish, json_lines, run_here, start, wait_until
+from tests.kit.harness import AS_FOUND, STAGES, children, finish, json_lines, run_here, start, wait_until
 from tests.kit.places import CLIP
 
 FRAMES = 60
@@ -32,10 +32,11 @@ def objects(line: dict) -> list:
     return [(o["class"], o["score"], *o["box_xyxy"]) for o in line["objects"]]
 
 
+FOUND = (CLIP, "--max-frames", FRAMES, "--engine", "eager", *AS_FOUND)
+
+
 def run_to_lines(folder):
-    done = run_here(
-        CLIP, "--max-frames", FRAMES, "--engine", "eager", "--jsonl", folder / "o.jsonl", "--out", folder / "o.mp4"
-    )
+    done = run_here(*FOUND, "--jsonl", folder / "o.jsonl", "--out", folder / "o.mp4")
     assert done.returncode == 0 and f"{FRAMES} captured" in done.stderr, done.stderr
     return done, json_lines(folder / "o.jsonl")
 
@@ -110,7 +111,7 @@ def test_strangers_change_nothing_and_are_told_of(clean, tmp_path) -> None:
     place = Path(tempfile.gettempdir())
     before = set(place.glob("centerstream-*"))
     lines = tmp_path / "o.jsonl"
-    process = start(CLIP, "--max-frames", FRAMES, "--engine", "eager", "--jsonl", lines)
+    process = start(*FOUND, "--jsonl", lines)
     wait_until(lambda: set(place.glob("centerstream-*")) - before, what="the sockets")
     (folder,) = set(place.glob("centerstream-*")) - before
     over = threading.Event()

@@ -98,8 +98,7 @@ class ClipFactory(GstRtspServer.RTSPMediaFactory):
 
 
 def require_password(server, factory, options) -> None:
-    auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
-    token.set_string("media.factory.role", "viewer")
+    auth, token = GstRtspServer.RTSPAuth(), viewer()
     if options.auth == "digest":
         auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
         auth.add_digest(options.user, options.password, token)
@@ -107,6 +106,16 @@ def require_password(server, factory, options) -> None:
         auth.set_supported_methods(GstRtsp.RTSPAuthMethod.BASIC)
         auth.add_basic(GstRtspServer.RTSPAuth.make_basic(options.user, options.password), token)
     server.set_auth(auth)
+    let_viewers_in(factory)
+
+
+def viewer() -> "GstRtspServer.RTSPToken":
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    return token
+
+
+def let_viewers_in(factory) -> None:
     rights = "viewer,media.factory.access=(boolean)true,media.factory.construct=(boolean)true"
     factory.add_role_from_structure(Gst.Structure.from_string(rights)[0])
 

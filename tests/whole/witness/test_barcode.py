@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit.places import CLIP
@@ -52,7 +52,6 @@ def test_any_number_comes_back(scene, source, number) -> None:
     assert not barcode.is_grey(picture)
 
 
-@settings(deadline=None)
 @given(number=NUMBERS, scale=st.floats(0.5, 2.0), quality=st.integers(20, 95), seed=st.integers(0, 99))
 def test_noise_scaling_and_jpeg_leave_it_readable(scene, number, scale, quality, seed) -> None:
     noise = np.random.default_rng(seed).normal(0, 25, scene.shape)
@@ -70,7 +69,6 @@ def test_two_encoders_of_low_quality_leave_it_readable(scene) -> None:
     assert not any(map(barcode.is_grey, pictures))
 
 
-@settings(deadline=None)
 @given(number=NUMBERS, places=st.lists(st.tuples(st.integers(0, 260), st.integers(0, 220)), max_size=4))
 def test_outlines_over_it_do_not_matter(scene, number, places) -> None:
     picture = coded(scene, 1, number)
@@ -79,7 +77,6 @@ def test_outlines_over_it_do_not_matter(scene, number, places) -> None:
     assert barcode.read(picture) == Code(1, number)
 
 
-@settings(deadline=None)
 @given(number=NUMBERS, left=st.integers(0, 220), row=st.sampled_from(barcode.STRIP_ROWS))
 def test_a_label_over_one_strip_does_not_matter(scene, number, left, row) -> None:
     picture = coded(scene, 1, number)
@@ -87,7 +84,6 @@ def test_a_label_over_one_strip_does_not_matter(scene, number, left, row) -> Non
     assert barcode.read(picture) == Code(1, number)
 
 
-@settings(deadline=None)
 @given(number=NUMBERS, blocks=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 220), st.integers(0, 255))))
 def test_whatever_is_hidden_nothing_wrong_is_read(scene, number, blocks) -> None:
     picture = coded(scene, 1, number)

@@ -1,4 +1,4 @@
-"""How long to wait before a lost source is opened again. Knows no source and does not wait itself."""
+"""How long to wait before a lost source, or a lost server, is tried again. Knows neither, and does not wait itself."""
 
 import random
 from collections.abc import Callable
@@ -11,14 +11,18 @@ STEADY_SECONDS = 5.0  # frames that have come for so long are no flicker between
 
 class Backoff:
     """No wait before the first attempt; then any time between a half and the whole of a limit, which grows with the
-    time since the first loss, from 0.5 s to 30 s: exponentially, for each wait adds its share to it.
+    time since the first loss, from 0.5 s to 30 s (or `longest_seconds`): exponentially, for each wait adds its share to
+    it.
 
     Each wait is drawn: cameras that were lost at the same moment, as when their switch restarts, do not come back at
     the same moment for ever.
     """
 
-    def __init__(self, draw: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self, draw: Callable[[float, float], float] = random.uniform, longest_seconds: float | None = None
+    ) -> None:
         self._draw = draw
+        self._longest_seconds = longest_seconds
         self._lost_at: float | None = None
 
     def next_seconds(self, now_seconds: float) -> float:
@@ -26,10 +30,11 @@ class Backoff:
         if self._lost_at is None:
             self._lost_at = now_seconds
             return 0.0
-        limit_seconds = min(max(SHARE * (now_seconds - self._lost_at), FIRST_SECONDS), LONGEST_SECONDS)
+        longest_seconds = self._longest_seconds or LONGEST_SECONDS
+        limit_seconds = min(max(SHARE * (now_seconds - self._lost_at), FIRST_SECONDS), longest_seconds)
         return self._draw(limit_seconds / 2, limit_seconds)
 
-    def frames_came_for(self, seconds: float) -> None:
+    def went_well_for(self, seconds: float) -> None:
         """The time is counted anew where the source was steady."""
         if seconds >= STEADY_SECONDS:
             self._lost_at = None

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sources.backoff import LONGEST_SECONDS, STEADY_SECONDS, Backoff
+from pipeline.backoff import LONGEST_SECONDS, STEADY_SECONDS, Backoff
 
 
 def longest() -> Backoff:
@@ -35,6 +35,10 @@ def test_who_was_away_for_a_while_is_not_waited_for_longer_than_a_third_of_it() 
     assert backoff.next_seconds(4.0) < 2.0 and backoff.next_seconds(30.0) == 10.0
 
 
+def test_the_longest_wait_may_be_another_one() -> None:
+    assert waits(Backoff(draw=lambda low, high: high, longest_seconds=10.0), 30)[-1] == 10
+
+
 def test_sources_that_were_lost_together_come_back_apart() -> None:
     site = [waits(Backoff(), 4) for _ in range(50)]
     assert {told[0] for told in site} == {0}
@@ -51,7 +55,7 @@ def test_a_wait_is_never_longer_than_the_longest_and_never_none(attempts: int, s
 def test_frames_that_come_for_a_moment_change_nothing(came: list[float]) -> None:
     backoff, other = longest(), longest()
     for number, seconds in enumerate(came):
-        backoff.frames_came_for(seconds)
+        backoff.went_well_for(seconds)
         assert backoff.next_seconds(10.0 * number) == other.next_seconds(10.0 * number)
 
 
@@ -59,5 +63,5 @@ def test_frames_that_come_for_a_moment_change_nothing(came: list[float]) -> None
 def test_frames_that_came_for_a_while_let_it_begin_anew(attempts: int, seconds: float) -> None:
     backoff = longest()
     waits(backoff, attempts)
-    backoff.frames_came_for(seconds)
+    backoff.went_well_for(seconds)
     assert waits(backoff, 2, now_seconds=5000.0) == [0, 0.5]
