@@ -78,11 +78,14 @@ class ControlledRun:
     def frames(self, source_id: str) -> list[dict]:
         if not self.lines.exists():
             return []
-        return [line for line in json_lines(self.lines) if line["source"] == source_id and line["kind"] == "frame"]
+        return self._lines(source_id, "frame")
 
     def signals(self, source_id: str) -> list[str]:
-        lines = json_lines(self.lines)
-        return [line["state"] for line in lines if line["source"] == source_id and line["kind"] == "signal"]
+        return [line["state"] for line in self._lines(source_id, "signal")]
+
+    def _lines(self, source_id: str, kind: str) -> list[dict]:
+        lines = json_lines(self.lines, is_growing=self.process.poll() is None)
+        return [line for line in lines if line["source"] == source_id and line["kind"] == kind]
 
     def end(self) -> tuple[int, str]:
         """Exit code and all that it said on standard error."""

@@ -102,8 +102,10 @@ def run_code(code: str, *arguments: str, **options) -> subprocess.CompletedProce
     return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, timeout=60, **options)
 
 
-def json_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def json_lines(path: Path, is_growing: bool = False) -> list[dict]:
+    """Of all its lines; of a file that is being written on, of those that are whole."""
+    text = path.read_text()
+    return [json.loads(line) for line in (text[: text.rfind("\n") + 1] if is_growing else text).splitlines()]
 
 
 def worker_pids(parent_pid: int) -> dict[str, int]:

@@ -254,7 +254,8 @@ def test_one_who_takes_no_packets_gets_pictures_and_keeps_nobody_waiting(
             };
         """)
         stalled, picture = large(other, page, "gate"), large(visit, page, "gate")
-        other.wait_for_path(stalled, "webcodecs")
+        # Not for packets on the screen: that is over soon, and may be before one looks.
+        wait_until(lambda: settled(other)[-1] == {"gate": "full"} and len(other.packets["gate"]) == PACKET_CREDITS, 60)
         other.wait_for_path(stalled, "jpeg")
         other.wait_for_picture(stalled, after=other.wait_for_picture(stalled))
         assert len(other.packets["gate"]) == PACKET_CREDITS
