@@ -1,5 +1,6 @@
 """Frames of each source in order, each once, however they come: side by side from several lanes, dropped headers on a
-shorter way, and with some missing after a worker was lost. Knows no socket, no clock and no stage.
+shorter way, and with some missing after a worker was lost. What is said of a source, its start above all, goes past
+the network on a way of its own, and before that is open frames come first. Knows no socket, no clock and no stage.
 """
 
 from collections.abc import Iterator
@@ -7,9 +8,10 @@ from typing import Protocol
 
 from pipeline.flow.fates import UNHEARD
 from pipeline.flow.frame import Frame, Message
-from pipeline.flow.messages import EndOfStream, FrameHeader, SourceWord
+from pipeline.flow.messages import EndOfStream, FrameHeader, SourceWord, StreamStart
 
-# So long a frame that is missed is waited for, once no slot holds it: its dropped header may still be on its way.
+# So long a frame that is missed is waited for, once no slot holds it: its dropped header may still be on its way. And
+# so long frames wait for the start of their source: it may be lost with a worker, and would be told again later.
 # Stages wait one after the other, where two were lost. What comes later than that has had its fate.
 PATIENCE_SECONDS = 0.5
 
@@ -71,6 +73,8 @@ class _Line:
         self._place, self._progress = place, progress
         self._next_seq = progress.next_seq(place)
         self._gone_since: dict[int, float] = {}
+        self._has_started = False
+        self._waits_since: float | None = None
         self.is_over = False
 
     def frame(self, frame: Frame) -> list[Message]:
@@ -88,6 +92,7 @@ class _Line:
         if self._last_words.get(type(word)) == word:  # told again, for somebody else was restarted
             return []
         self._last_words[type(word)] = word
+        self._has_started |= isinstance(word, StreamStart)
         self._words.append(word)
         self._words.sort(key=lambda word: (word.seq, isinstance(word, EndOfStream)))
         return list(self._ready())
@@ -97,8 +102,7 @@ class _Line:
             while self._words and self._words[0].seq <= self._next_seq:
                 self.is_over = isinstance(self._words[0], EndOfStream)
                 yield self._words.pop(0)
-            frame = self.frames.pop(self._next_seq, None)
-            if frame is None:
+            if not self._has_started or (frame := self.frames.pop(self._next_seq, None)) is None:
                 return
             self._advance()
             yield frame
@@ -107,11 +111,20 @@ class _Line:
         self._next_seq += 1
 
     def look(self, now_seconds: float) -> list[Message]:
+        if not self._has_started:
+            return self._miss_start(now_seconds)
         known = [*self.frames, *(word.seq for word in self._words)]
         missing = (seq for seq in range(self._next_seq, max(known, default=0)) if seq not in self.frames)
         gone = [seq for seq in missing if not self._progress.is_alive(self._place, seq)]
         self._gone_since = {seq: self._gone_since.get(seq, now_seconds) for seq in gone}
         return list(self._give_up(now_seconds))
+
+    def _miss_start(self, now_seconds: float) -> list[Message]:
+        if not (self.frames or self._words):
+            return []
+        self._waits_since = now_seconds if self._waits_since is None else self._waits_since
+        self._has_started = now_seconds - self._waits_since >= PATIENCE_SECONDS
+        return list(self._ready())
 
     def _give_up(self, now_seconds: float) -> Iterator[Message]:
         """Those that have been gone for long, and what waited for them."""

@@ -26,11 +26,18 @@ def transport() -> Iterator[Transport]:
     transport.close()
 
 
+def order_of(bench: Bench) -> InOrder:
+    """That of the tracker, to which the source has started."""
+    order = InOrder(Progress(bench.ledger, bench.pools[FRAMES], "track"))
+    order.put(start_of())
+    return order
+
+
 class Line:
     """From a decoder to the next worker."""
 
     def __init__(self, bench: Bench, transport: Transport, in_order: bool = False) -> None:
-        order = InOrder(Progress(bench.ledger, bench.pools[FRAMES], "track")) if in_order else None
+        order = order_of(bench) if in_order else None
         self.inlet = Inlet(transport.receiver("inproc://next"), bench.pools, STAGE, order)
         self._sender = transport.sender("inproc://next")
         self.outlet = Outlet(self._sender, STAGE, lambda: False)
@@ -142,7 +149,7 @@ def test_a_stage_in_order_is_given_frames_in_order_and_a_new_one_goes_on(bench, 
         line.outlet.send(bench.frame(seq))
     assert line.taken() == [0, 1] and line.inlet.depth == 1
     assert bench.ledger.next_seq(0, "track") == 2
-    again = InOrder(Progress(bench.ledger, bench.pools[FRAMES], "track"))
+    again = order_of(bench)
     assert again.put(bench.frame(1)) == []
     assert [frame.header.seq for frame in again.put(bench.frame(2))] == [2]
 

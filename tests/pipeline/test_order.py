@@ -41,7 +41,14 @@ def memory() -> Memory:
 
 @pytest.fixture
 def order(memory) -> InOrder:
-    return InOrder(memory)
+    """To which both sources have started."""
+    return begun(InOrder(memory))
+
+
+def begun(order: InOrder) -> InOrder:
+    for source_id, place in PLACES.items():
+        assert told(order.put(start_of(source_id, place))) == ["StreamStart"]
+    return order
 
 
 def frame(seq: int, source_id: str = "door", **changes) -> Frame:
@@ -103,21 +110,39 @@ def test_what_comes_again_gives_its_slots_back(memory, order) -> None:
     assert given_back == [0, 2]
 
 
-def test_words_have_their_places_among_the_frames(order) -> None:
-    words = [start_of(), signal_of("lost", 1), signal_of("live", 2), end_of(3)]
+def test_words_have_their_places_among_the_frames(memory) -> None:
+    words, order = [start_of(), signal_of("lost", 1), signal_of("live", 2), end_of(3)], InOrder(memory)
     assert put_all(order, *words) == ["StreamStart"]
     assert put_all(order, frame(2), frame(1), frame(0)) == [0, "lost", 1, "live", 2, "EndOfStream"]
 
 
 def test_an_end_is_the_last_of_all_that_stand_at_its_place(order) -> None:
-    assert put_all(order, start_of(), end_of(1), signal_of("lost", 1), frame(0)) == [
-        "StreamStart", 0, "lost", "EndOfStream"
-    ]  # fmt: skip
+    assert put_all(order, end_of(1), signal_of("lost", 1), frame(0)) == [0, "lost", "EndOfStream"]
 
 
-def test_a_word_told_again_is_heard_once(order) -> None:
+def test_frames_that_come_first_wait_for_the_start_of_their_source(memory) -> None:
+    """It goes past the network, on a way that may be open later than theirs."""
+    order = InOrder(memory)
+    assert put_all(order, frame(0), frame(1)) == [] and order.look(0.0) == []
+    assert put_all(order, start_of(), frame(2)) == ["StreamStart", 0, 1, 2]
+    assert order.look(PATIENCE_SECONDS) == []
+
+
+def test_a_start_that_does_not_come_is_waited_for_no_longer_than_a_frame(memory) -> None:
+    order = InOrder(memory)
+    assert put_all(order, frame(0), frame(2), end_of(3)) == []
+    assert order.look(10.0) == [] and order.look(10.0 + 0.9 * PATIENCE_SECONDS) == []
+    assert told(order.look(10.0 + PATIENCE_SECONDS)) == [0]
+    assert put_all(order, start_of(), frame(1)) == ["StreamStart", 1, 2, "EndOfStream"]
+
+
+def test_a_source_that_never_started_ends(memory) -> None:
+    assert put_all(InOrder(memory), signal_of("lost", 0), end_of(0)) == ["lost", "EndOfStream"]
+
+
+def test_a_word_told_again_is_heard_once(memory) -> None:
     """As after another worker was started anew."""
-    words = [start_of(), signal_of("lost", 0)]
+    words, order = [start_of(), signal_of("lost", 0)], InOrder(memory)
     assert put_all(order, *words, *words) == ["StreamStart", "lost"]
     changed = start_of(seq=1, score_threshold=0.9)
     assert put_all(order, changed, words[1], changed, frame(0)) == [0, "StreamStart"]
@@ -132,12 +157,12 @@ def test_a_worker_that_dies_before_it_worked_on_what_was_ready_leaves_it_to_the_
     order.put(dropped(1))
     first, _ = order.put(dropped(0))
     order.taken(first)
-    assert put_all(InOrder(memory), dropped(1)) == [1]
+    assert put_all(begun(InOrder(memory)), dropped(1)) == [1]
 
 
 def test_a_worker_that_is_started_anew_goes_on_where_the_other_was(memory, order) -> None:
     put_all(order, frame(0), frame(1), frame(3))
-    again = InOrder(memory)
+    again = begun(InOrder(memory))
     assert put_all(again, frame(1), frame(3), frame(2)) == [2, 3]
 
 
