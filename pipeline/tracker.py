@@ -63,7 +63,7 @@ class Tracker:
         finite, positive area are left alone. Raises ValueError for a time that is no number.
         """
         is_first = self._last_seconds is None
-        seconds = self._passed(pts_seconds)
+        seconds = self._passed(_finite(pts_seconds))
         # Copies: what is read-only would be another type, for which all is compiled once more.
         boxes_xyxy, scores = detections.boxes_xyxy.astype(np.float32, "C"), detections.scores.astype(np.float32)
         class_ids, track_ids = detections.class_ids.astype(np.int32), np.zeros(len(scores), np.int32)
@@ -87,9 +87,8 @@ class Tracker:
     def predicted(self, pts_seconds: float) -> Detections:
         """Where the confirmed tracks of the last look should be at this time, when nobody looks; best score first.
         Changes nothing. Raises ValueError for a time that is no number."""
-        if not math.isfinite(pts_seconds):
-            raise ValueError(f"pts_seconds {pts_seconds}: must be a number")
-        seconds = max(0.0, pts_seconds - self._last_seconds) if self._last_seconds is not None else 0.0
+        now = _finite(pts_seconds)
+        seconds = max(0.0, now - self._last_seconds) if self._last_seconds is not None else 0.0
         room = self._count
         boxes_xyxy, scores = np.empty((room, 4), np.float32), np.empty(room, np.float32)
         class_ids, track_ids = np.empty(room, np.int32), np.empty(room, np.int32)
@@ -105,8 +104,6 @@ class Tracker:
 
     def _passed(self, pts_seconds: float) -> float:
         """Since the last look."""
-        if not math.isfinite(pts_seconds):
-            raise ValueError(f"pts_seconds {pts_seconds}: must be a number")
         last, self._last_seconds = self._last_seconds, pts_seconds
         if last is None:
             return 0.0
@@ -124,6 +121,12 @@ class Tracker:
             grown = np.zeros(max(wanted, 2 * room), kernel.TRACK)
             grown[:room] = self._tracks
             self._tracks = grown
+
+
+def _finite(pts_seconds: float) -> float:
+    if not math.isfinite(pts_seconds):
+        raise ValueError(f"pts_seconds {pts_seconds}: must be a number")
+    return pts_seconds
 
 
 def warm_up() -> None:

@@ -209,6 +209,7 @@ def correct(track: Any, box_xyxy: NDArray[np.float64], score: float) -> None:
         state[COVARIANCE, axis] -= variance / total * covariance
         state[RATE_VARIANCE, axis] -= covariance / total * covariance
     _keep_sides_positive(state)
+    _write(box_xyxy, track.seen_box)
 
 
 @njit(nogil=True, cache=True)
@@ -221,6 +222,7 @@ def start(track: Any, box_xyxy: NDArray[np.float64]) -> None:
         state[RATE, axis] = state[COVARIANCE, axis] = 0
         state[VALUE_VARIANCE, axis] = (INITIAL_VALUE * side) ** 2
         state[RATE_VARIANCE, axis] = (INITIAL_RATE * side) ** 2
+    _write(box_xyxy, track.seen_box)
 
 
 @njit(nogil=True, cache=True)
@@ -451,7 +453,7 @@ def _associate(tracks: Any, count: int, found: Found, rules: Rules) -> Partners:
     for row in range(count):
         confirmed[row] = tracks[row].track_id != NO_ID
         lost[row] = confirmed[row] and tracks[row].misses > 0
-        good[row] = confirmed[row] and tracks[row].best_score >= rules.new_score
+        good[row] = confirmed[row] and _is_good(tracks[row], rules.new_score)
     high = found.scores >= rules.high_score
     partners = Partners(np.full(count, UNMATCHED, np.int64), np.full(len(high), UNMATCHED, np.int64))
     near = Round(rules.first_overlap, 0.0, UNSURE, SCORE_WEIGHT)
@@ -649,7 +651,6 @@ def _follow(track: Any, place: int, found: Found, class_ids: NDArray[np.int32]) 
         return
     score, class_id = found.scores[place], class_ids[found.numbers[place]]
     correct(track, found.boxes[place], score)
-    _write(found.boxes[place], track.seen_box)
     track.score, track.best_score = score, max(track.best_score, score)
     track.steady_scores += score
     track.hits += 1
@@ -681,7 +682,13 @@ def _is_over(track: Any, new_score: float) -> bool:
     """On probation it may be missed a little; what was never seen but weakly may not."""
     if track.track_id == NO_ID:
         return bool(track.misses > GRACE)
-    return bool(track.misses > 0 and track.best_score < new_score)
+    return bool(track.misses > 0 and not _is_good(track, new_score))
+
+
+@njit(nogil=True, cache=True)
+def _is_good(track: Any, new_score: float) -> bool:
+    """Whether it was found well once."""
+    return bool(track.best_score >= new_score)
 
 
 @njit(nogil=True, cache=True)
@@ -697,7 +704,6 @@ def _begin(
             continue
         track = tracks[count]
         start(track, found.boxes[place])
-        _write(found.boxes[place], track.seen_box)
         track.score = track.best_score = track.steady_scores = track.class_weight = found.scores[place]
         track.class_id, track.kind = class_ids[found.numbers[place]], found.kinds[place]
         track.track_id, track.hits, track.misses, track.unseen_seconds = NO_ID, 1, 0, 0
@@ -714,8 +720,8 @@ def _is_double(place: int, found: Found, track_of: NDArray[np.int64], known: int
     while other < len(track_of) and found.boxes[other, 0] < box[2]:
         if other != place and found.kinds[other] == found.kinds[place] and found.scores[other] >= high_score:
             has_track = UNMATCHED != track_of[other] < known
-            ahead = (found.scores[other], -other) > (found.scores[place], -place)
-            if (has_track or ahead) and _iou(box, found.boxes[other]) > DOUBLE:
+            is_better = (found.scores[other], -other) > (found.scores[place], -place)
+            if (has_track or is_better) and _iou(box, found.boxes[other]) > DOUBLE:
                 return True
         other += 1
     return False
@@ -726,7 +732,7 @@ def _confirm(tracks: Any, count: int, rules: Rules, ids_given: int, is_first: bo
     """Ids for those that were found often enough, and for all good ones of a first look."""
     for row in range(count):
         track = tracks[row]
-        is_good = track.best_score >= rules.new_score
+        is_good = _is_good(track, rules.new_score)
         is_sure = track.hits >= rules.confirm_frames and (is_good or track.steady_scores >= WEAK * rules.new_score)
         if track.track_id == NO_ID and (is_sure or (is_first and is_good)):
             ids_given += 1

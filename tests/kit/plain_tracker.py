@@ -14,6 +14,7 @@ from pipeline.flow.detections import NO_TRACK, Detections
 from pipeline.kernels import tracks as kernel
 from pipeline.kernels.tracks import UNMATCHED, assign
 from pipeline.settings import TrackerSettings
+from pipeline.tracker import LEARNT, USUAL_GAPS
 
 Array = NDArray[np.float64]
 
@@ -124,9 +125,11 @@ class PlainTracker:
 
     def update(self, detections: Detections, pts_seconds: float) -> Detections:
         is_first, seconds = not self._times, self._passed(pts_seconds)
-        lost_seconds = max(self._settings.lost_seconds, 1.5 * self._usual_seconds)
+        lost_seconds = max(self._settings.lost_seconds, USUAL_GAPS * self._usual_seconds)
         self._tracks = [
-            each for each in self._tracks if each.unseen_seconds + seconds <= each.limit(lost_seconds) + 1e-6
+            each
+            for each in self._tracks
+            if each.unseen_seconds + seconds <= each.limit(lost_seconds) + kernel.SHORT_SECONDS
         ]
         for track in self._tracks:
             track.predict(seconds)
@@ -146,7 +149,7 @@ class PlainTracker:
         if not self._usual_seconds:
             self._usual_seconds = seconds
         else:
-            self._usual_seconds += 0.2 * (min(seconds, 2 * self._usual_seconds) - self._usual_seconds)
+            self._usual_seconds += LEARNT * (min(seconds, 2 * self._usual_seconds) - self._usual_seconds)
         return seconds
 
     def _sound(self, detections: Detections) -> list[_Detection]:
