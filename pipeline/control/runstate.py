@@ -33,6 +33,7 @@ LAST_WRITTEN = 200
 # Of sources that were removed so many are told of one by one, in the end; of all before them the sum.
 LAST_GONE = 20
 LAST_NOTES = 20
+LAST_PROBLEMS = 20
 
 
 @dataclass
@@ -126,7 +127,7 @@ class RunState:
     written      what outputs took whose process, or whose source, has gone, the last ones
     lost         how frames came to be lost that no stage could account for, when it is over
     gone         sources that were removed, the last ones; `earlier` is the sum of those before, `earlier_count` of them
-    problems     what went wrong, in order; the first decides the exit code
+    problems     what went wrong, in order: the first, which decides the exit code, and the last ones
     notes        what the user is warned of once, the last ones
     is_stopping  no more frames are taken, of any source
     interrupted  the user stopped it
@@ -207,6 +208,11 @@ class RunState:
         if self.lost and page.in_flight > 0:
             page.dropped[Drop("run", self.lost)] = page.in_flight
         return page
+
+    def add_problem(self, problem: CenterStreamError) -> None:
+        """A source of thousands that come and go may fail each day."""
+        self.problems.append(problem)
+        del self.problems[1:-LAST_PROBLEMS]
 
     @property
     def exit_code(self) -> int:

@@ -221,7 +221,7 @@ class Supervisor:
         if post.plan.source_id:
             self._roster.finished(post)
         if word.exit_code:
-            self.state.problems.append(_error(word.exit_code, word.problem))
+            self.state.add_problem(_error(word.exit_code, word.problem))
 
     def _check_end(self) -> None:
         """When all sources are done, the others are told to stop, unless there may be more."""
@@ -240,7 +240,7 @@ class Supervisor:
     def _hear_failure(self, post: Post, error: CenterStreamError) -> None:
         """A worker says itself that it cannot go on."""
         if post.plan.source_id and isinstance(error, SourceError):
-            self.state.problems.append(error)
+            self.state.add_problem(error)
             if self.state.sources[post.plan.source_id].settings.required:
                 self._stop_sources()
             return  # its Finished follows
@@ -330,12 +330,12 @@ class Supervisor:
         self.state.statuses[post.id] = "down for good"
         problem = StageError(f"{post.how_lost}, again and again; it is not started any more")
         if post.plan.source_id:
-            self.state.problems.append(problem)
+            self.state.add_problem(problem)
             self._roster.end_for(post)
         elif post.plan.stage != SERVE and all(p.state == "over" for p in self._crew.of_stage(post.plan.stage)):
             self._fail(problem)
         else:
-            self.state.problems.append(problem)
+            self.state.add_problem(problem)
 
     def _check_restarts(self) -> None:
         now = time.monotonic()
@@ -390,7 +390,7 @@ class Supervisor:
 
     def _fail(self, problem: CenterStreamError) -> None:
         """A stage is lost: the others finish with what they have, for there may be no end of stream to come."""
-        self.state.problems.append(problem)
+        self.state.add_problem(problem)
         self.state.is_stopping = self._is_ending = True
         patience_seconds = self._settings.run.drain_seconds if self.state.started_at else UNSTARTED_SECONDS
         self._deadline = min(self._deadline, time.monotonic() + patience_seconds)
@@ -402,7 +402,7 @@ class Supervisor:
         if not self.state.is_stopping:
             seconds = self._settings.run.start_seconds
             text = f"not ready after {seconds:g} s: {waiting_for}; a slow disk or machine may need run.start_seconds"
-            self.state.problems.append(StageError(text))
+            self.state.add_problem(StageError(text))
         elif self.state.started_at and self._stop_signals < 2:
             self._blame_silent()
             self._lose_frames(f"not delivered within {self._settings.run.drain_seconds:g} s of the stop")
@@ -414,7 +414,7 @@ class Supervisor:
         for post in self._crew.running():
             if (seconds := self._heartbeats.silence(post.id)) >= QUIET_SECONDS:
                 text = f"stage {post.id} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
-                self.state.problems.append(StageError(text))
+                self.state.add_problem(StageError(text))
 
     def _settle(self) -> None:
         """What was lost of a recording is a failure; a live source goes on without it."""
@@ -423,7 +423,7 @@ class Supervisor:
             stream = self.state.streams.get(source_id)
             if lost and stream and not stream.is_live and not self.state.problems:
                 how = "; ".join(text for text in self.state.tally if "started anew" in text)
-                self.state.problems.append(StageError(f"{source_id}: {lost} frames were lost: {how}"))
+                self.state.add_problem(StageError(f"{source_id}: {lost} frames were lost: {how}"))
 
 
 def _error(exit_code: int, message: str, detail: str = "") -> CenterStreamError:

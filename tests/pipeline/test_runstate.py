@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from pipeline.control.runstate import LAST_OUTAGES, RunState, SourceState
+from pipeline.control.runstate import LAST_OUTAGES, LAST_PROBLEMS, RunState, SourceState
 from pipeline.errors import SourceError, StageError
 from pipeline.flow.fates import DELIVERED, NEWER, Drop
 from pipeline.flow.ledger import Ledger, Page, create_ledger
@@ -98,8 +98,17 @@ def test_only_what_has_an_end_can_be_stopped_before_it(starts, endless, interrup
 
 
 def test_the_first_problem_decides_the_exit_code(state) -> None:
-    state.problems = [SourceError("gone"), StageError("broken")]
+    for problem in (SourceError("gone"), StageError("broken")):
+        state.add_problem(problem)
     assert state.exit_code == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, LAST_PROBLEMS + 1, LAST_PROBLEMS + 2, 5 * LAST_PROBLEMS])
+def test_of_many_problems_the_first_and_the_last_are_kept(count: int, state) -> None:
+    for number in range(count):
+        state.add_problem(SourceError(str(number)))
+    kept = [int(str(problem)) for problem in state.problems]
+    assert kept == [*range(min(count, 1)), *range(max(1, count - LAST_PROBLEMS), count)]
 
 
 def test_what_is_warned_of_often_is_one_line(state) -> None:
