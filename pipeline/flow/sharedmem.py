@@ -133,6 +133,10 @@ class Pool:
         """It is on its way to `receiver`, and until that takes it, its sender's too: who of the two dies loses it."""
         self._table["bound_for"][slot.index] = receiver
 
+    def rename(self, slot: Slot, seq: int) -> None:
+        """It is for another frame of the same source."""
+        self._table["seq"][slot.index] = seq
+
     def tell(self, slot: Slot) -> None:
         """The fate of the frame is counted, though somebody still reads the slot."""
         self._table["told"][slot.index] = 1
@@ -202,3 +206,7 @@ class Lessor:
             return None
         index = self._pool.first_free(self._first, self._count)
         return None if index is None else self._pool.lease(index, place, seq, self._worker)
+
+    def keep_for(self, slot: Slot, seq: int) -> None:
+        """Its frame came to another end; the lease goes on for this one of the same source."""
+        self._pool.rename(slot, seq)

@@ -282,6 +282,9 @@ class Decode(SourceStage):
 
     def _drop(self, pts_seconds: float, captured_ns: int, fate: Drop) -> None:
         """A frame that goes no further: its header does."""
+        if self._slot:  # it is the next one's, and says so before: else who waits for this one would wait for ever
+            assert self.kit.lessor is not None
+            self.kit.lessor.keep_for(self._slot, self._seq + 1)
         captured_unix = time.time() - (time.monotonic_ns() - captured_ns) / 1e9
         header = FrameHeader(
             self.kit.source_id, self.kit.place, self._seq, pts_seconds, captured_ns, captured_unix, 0, 0, dropped=fate

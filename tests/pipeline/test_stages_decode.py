@@ -15,7 +15,7 @@ from pipeline.settings import DeliverSettings, QueueSettings, SourceSettings
 from pipeline.shapes import Line, Zone
 from pipeline.sources import late
 from pipeline.stages.decode import Tuning
-from tests.kit.bench import Bench
+from tests.kit.bench import DECODER, Bench
 from tests.kit.harness import wait_until
 from tests.kit.media import grey_steps, noise, write_video
 from tests.kit.places import CLIP
@@ -111,6 +111,14 @@ def test_what_is_above_the_rate_is_dropped_with_a_number_of_its_own(video) -> No
     assert seqs(frames) == list(range(FRAMES))
     assert [f.header.seq for f in frames if not f.header.dropped] == [0, 4, 8, 12, 16]
     assert {f.header.dropped for f in frames} == {None, ABOVE_RATE}
+
+
+def test_a_slot_that_waited_for_a_frame_above_the_rate_is_the_next_ones_in_the_table_too(video) -> None:
+    """Or a dropped frame whose header was lost would be waited for for as long as another is on its way."""
+    bench = bench_of(video, max_rate=2.5)
+    with bench.decoding(keeps=True) as decoding:
+        decoding.to_its_end()
+    assert [held.seq for held in bench.pools["frames"].held_by(DECODER)] == [0, 4, 8, 12, 16]
 
 
 @given(st.floats(0.5, 60), st.floats(0.5, 60))
