@@ -5,9 +5,11 @@ which costs an ailing server nothing. Knows no protocol.
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 
-TRIED_EVERY_SECONDS = (0.5, 1.0)  # any time between: cameras lost together do not all knock together
+# From one knock to the next, any time between: cameras lost together do not all knock together.
+TRIED_EVERY_SECONDS = (0.5, 1.0)
 ANSWER_SECONDS = 1.0
 
 
@@ -28,12 +30,21 @@ class Knocks:
         self._closed.set()
 
     def _knock(self) -> None:
-        if self._reach(self._host, self._port):
-            return
-        while not self._closed.wait(random.uniform(*TRIED_EVERY_SECONDS)):
+        was_missed = False
+        while True:
+            began = time.monotonic()
             if self._reach(self._host, self._port):
-                self.answered.set()
+                if was_missed:
+                    self.answered.set()
                 return
+            was_missed = True
+            if self._closed.wait(wait_seconds(time.monotonic() - began)):
+                return
+
+
+def wait_seconds(asked_seconds: float, draw: Callable[[float, float], float] = random.uniform) -> float:
+    """Before the next knock, after one of so long: who is cut off may answer right after an answer was given up."""
+    return max(0.0, draw(*TRIED_EVERY_SECONDS) - asked_seconds)
 
 
 def can_be_reached(host: str, port: int) -> bool:

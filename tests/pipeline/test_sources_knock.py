@@ -4,8 +4,10 @@ import socket
 import threading
 import time
 
+import pytest
+
 from pipeline.sources import knock
-from pipeline.sources.knock import Knocks, can_be_reached
+from pipeline.sources.knock import ANSWER_SECONDS, TRIED_EVERY_SECONDS, Knocks, can_be_reached, wait_seconds
 from tests.kit.harness import HANG_SECONDS
 
 
@@ -43,6 +45,12 @@ def test_who_comes_back_is_noticed() -> None:
     server = listener(port)
     assert knocks.answered.wait(HANG_SECONDS)
     server.close()
+
+
+@pytest.mark.parametrize("drawn", TRIED_EVERY_SECONDS)
+@pytest.mark.parametrize("asked", [0.0, 0.2, ANSWER_SECONDS])
+def test_an_answer_that_was_waited_for_is_no_further_wait(asked: float, drawn: float) -> None:
+    assert asked + wait_seconds(asked, lambda least, most: drawn) == max(asked, drawn)
 
 
 def test_who_was_there_all_the_time_has_not_come_back(monkeypatch) -> None:
