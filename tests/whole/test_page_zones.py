@@ -39,8 +39,10 @@ class Editor:
         self.browser.get_by_role("button", name=button, exact=True).click()
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Fractions of the picture as a place on the screen."""
-        box = self.browser.locator(".large .picture").bounding_box()
+        """Fractions of the picture as a place on the screen, once it lies still there."""
+        picture = self.browser.locator(".large .picture")
+        picture.scroll_into_view_if_needed()
+        box = picture.bounding_box()
         scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
         left, top = (box["width"] - WIDTH * scale) / 2, (box["height"] - HEIGHT * scale) / 2
         return box["x"] + left + x * WIDTH * scale, box["y"] + top + y * HEIGHT * scale
