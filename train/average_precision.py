@@ -7,13 +7,15 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.coco import CocoData, CocoImage
+from train.intervals import ClassIntervals, Intervals, Verdicts, draw, draws_for, interval, precisions
+from train.kernels.resampled import IGNORED, RIGHT
 
 try:
     from pycocotools.coco import COCO
@@ -24,8 +26,8 @@ except ModuleNotFoundError as error:
 # What the F1 of an image looks at: as much as `python -m models.detect` shows of it.
 SHOWN_SCORE = 0.3
 # Places in pycocotools' arrays of [IoU, recall, class, size of the object, detections per image].
-IOU_50, IOU_75 = 0, 5
-ALL, SMALL, MEDIUM, LARGE = range(4)
+IOU_50, IOU_75, LEVELS = 0, 5, 10
+SIZES = ALL, SMALL, MEDIUM, LARGE = range(4)
 BEST_100 = 2
 
 Annotation = dict[str, Any]
@@ -41,16 +43,30 @@ class ClassScore:
 
 
 @dataclass(frozen=True, slots=True)
+class BestThreshold:
+    """From which score on detections are best reported: where the F1 of all classes together, at IoU 0.5, is highest.
+    It lies half way to the next detection, so that nothing hangs on the last digit."""
+
+    score: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """COCO's figures, 0 to 1, over the classes there are objects of; NaN where there is no such object.
 
     ap            mean over IoU 0.50, 0.55, … 0.95; `ap50` and `ap75` at one
     small, …      `ap` of objects below 32² pixels, up to 96², and above, by the `area` in the json (that of the
                   object's mask, if it has one, not of its box)
+    threshold     where to cut; None where nothing right was found
     ar100         the share of objects found among 100 detections an image, mean over the same IoUs
     f1_by_image   at IoU 0.5 of what scores `SHOWN_SCORE` or more; 1 where nothing is and nothing was found
     detections    of each image, (N, 6) float32 of x1, y1, x2, y2 in pixels, score, class of the data; best first
     images, seconds, problems   how many were looked at, for how long, and which could not be read
+    verdicts      for each class and each of `SIZES`, (C, 4), what became of the detections
+    intervals     how far the figures can be trusted; None until `with_intervals`
     """
 
     ap: float
@@ -61,15 +77,18 @@ class Scores:
     large: float
     ar100: float
     by_class: dict[str, ClassScore]
+    threshold: BestThreshold | None
     f1_by_image: NDArray[np.float64]
     detections: list[NDArray[np.float32]]
     images: int
     seconds: float = 0.0
     problems: tuple[str, ...] = ()
+    verdicts: list[list[Verdicts]] = field(default_factory=list)
+    intervals: Intervals | None = None
 
     def figures(self) -> dict[str, Any]:
         """All but the images' own, as a file of scores holds it."""
-        left_out = ("f1_by_image", "detections")
+        left_out = ("f1_by_image", "detections", "verdicts")
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
 
 
@@ -87,6 +106,7 @@ def score(
         name: ClassScore(_mean(precision[:, :, i, ALL]), _mean(precision[IOU_50, :, i, ALL]), int(objects[i]))
         for i, name in enumerate(coco.class_names)
     }
+    verdicts = _verdicts(evaluation, [image.image_id for image in coco.images])
     return Scores(
         ap=_mean(precision[..., ALL]),
         ap50=_mean(precision[IOU_50, ..., ALL]),
@@ -96,11 +116,54 @@ def score(
         large=_mean(precision[..., LARGE]),
         ar100=_mean(recall[..., ALL]),
         by_class=by_class,
+        threshold=best_threshold([of_class[ALL] for of_class in verdicts]),
         f1_by_image=_f1_by_image(evaluation, [image.image_id for image in coco.images]),
         detections=list(detections),
         images=len(coco.images),
         seconds=seconds,
         problems=tuple(problems),
+        verdicts=verdicts,
+    )
+
+
+def best_threshold(verdicts: Sequence[Verdicts]) -> BestThreshold | None:
+    """Of several classes; what is neither right nor wrong does not count."""
+    scores = np.concatenate([np.empty(0), *(each.scores for each in verdicts)])
+    judged = np.concatenate([np.empty(0, np.int8), *(each.verdicts[IOU_50] for each in verdicts)])
+    objects = sum(int(each.objects.sum()) for each in verdicts)
+    scores, judged = scores[judged != IGNORED], judged[judged != IGNORED]
+    order = np.argsort(-scores, kind="mergesort")
+    scores, right, shown = scores[order], np.cumsum(judged[order] == RIGHT), np.arange(1, len(scores) + 1)
+    # A threshold takes all of one score, or none.
+    last = np.flatnonzero(np.append(scores[:-1] != scores[1:], True)[: len(scores)])
+    if not right[last].any():
+        return None
+    f1 = 2 * right[last] / (shown[last] + objects)
+    at = int(np.argmax(f1))
+    place, after = last[at], (scores[last[at] + 1] if last[at] + 1 < len(scores) else 0.0)
+    score = float((scores[place] + after) / 2)
+    return BestThreshold(score, float(right[place] / shown[place]), float(right[place] / objects), float(f1[at]))
+
+
+def with_intervals(scores: Scores, seed: int = 0) -> Scores:
+    """The same, with its `intervals`; the same seed gives the same ones."""
+    every = [each for of_class in scores.verdicts for each in of_class]
+    times = draw(scores.images, draws_for(every), seed)
+    found = {size: precisions([of_class[size] for of_class in scores.verdicts], times) for size in SIZES}
+    return replace(
+        scores,
+        intervals=Intervals(
+            ap=interval(found[ALL]),
+            ap50=interval(found[ALL][..., IOU_50]),
+            ap75=interval(found[ALL][..., IOU_75]),
+            small=interval(found[SMALL]),
+            medium=interval(found[MEDIUM]),
+            large=interval(found[LARGE]),
+            by_class={
+                name: ClassIntervals(interval(found[ALL][:, i]), interval(found[ALL][:, i, IOU_50]))
+                for i, name in enumerate(scores.by_class)
+            },
+        ),
     )
 
 
@@ -174,3 +237,31 @@ def _f1_by_image(evaluation: COCOeval, image_ids: list[int]) -> NDArray[np.float
         shown[image] += np.count_nonzero(counts)
         objects[image] += np.count_nonzero(matched["gtIgnore"] == 0)
     return np.where(shown + objects > 0, 2 * right / np.maximum(shown + objects, 1), 1.0)
+
+
+def _verdicts(evaluation: COCOeval, image_ids: list[int]) -> list[list[Verdicts]]:
+    """From pycocotools' own matches, a row for each class, in it one for each size."""
+    params, matches = evaluation.params, evaluation.evalImgs
+    place_of = {image_id: place for place, image_id in enumerate(image_ids)}
+    sizes, images = len(params.areaRng), len(params.imgIds)
+    starts = [[(of_class * sizes + size) * images for size in range(sizes)] for of_class in range(len(params.catIds))]
+    return [[_of_class(matches[start : start + images], place_of) for start in of_class] for of_class in starts]
+
+
+def _of_class(matches: list[dict[str, Any] | None], place_of: dict[int, int]) -> Verdicts:
+    """`matches` are of one class and size, an image each."""
+    objects = np.zeros(len(place_of), np.int64)
+    images, values = [np.empty(0, np.int64)], [np.empty(0)]
+    verdicts = [np.empty((LEVELS, 0), np.int8)]
+    for matched in matches:
+        if matched is None:
+            continue
+        place = place_of[matched["image_id"]]
+        objects[place] = np.count_nonzero(matched["gtIgnore"] == 0)
+        images.append(np.full(len(matched["dtScores"]), place))
+        values.append(np.array(matched["dtScores"], float))
+        verdicts.append(np.where(matched["dtIgnore"], IGNORED, matched["dtMatches"] > 0).astype(np.int8))
+    # As pycocotools sorts them: of equal scores that of the earlier image first.
+    scores = np.concatenate(values)
+    order = np.argsort(-scores, kind="mergesort")
+    return Verdicts(np.concatenate(images)[order], scores[order], np.concatenate(verdicts, axis=1)[:, order], objects)

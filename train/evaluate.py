@@ -36,9 +36,10 @@ from models.files import check_not_read
 from models.memory import keep_freed_memory
 from models.preprocess import Prepared, preprocess
 from models.tta import PAPER_SCALES, predict
-from train.average_precision import Scores, score
+from train.average_precision import Scores, score, with_intervals
 from train.coco import CocoData, CocoImage, read_coco
 from train.dataset import read_pixels
+from train.intervals import Interval
 
 READERS = 4
 Detections = NDArray[np.float32]  # (N, 6): x1, y1, x2, y2 in pixels of the image, score, class
@@ -207,16 +208,18 @@ def run(given: argparse.Namespace) -> None:
     model = load_model(given.model, given.weights)
     if given.json:
         check_not_read(given.json, [Path(given.data), *filter(None, [model.spec.weights_file])])
-    scores = evaluate(
-        model,
-        coco,
-        device=device,
-        flip=given.flip,
-        scales=PAPER_SCALES if given.multi_scale else (1.0,),
-        keep_res=given.keep_res,
-        input_wh=input_wh,
-        batch=given.batch,
-        progress=_show_progress,
+    scores = with_intervals(
+        evaluate(
+            model,
+            coco,
+            device=device,
+            flip=given.flip,
+            scales=PAPER_SCALES if given.multi_scale else (1.0,),
+            keep_res=given.keep_res,
+            input_wh=input_wh,
+            batch=given.batch,
+            progress=_show_progress,
+        )
     )
     for problem in scores.problems:
         print(f"not read, and counted as if nothing was found: {problem}", file=sys.stderr)
@@ -242,36 +245,48 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def as_table(name: str, scores: Scores) -> str:
-    """In percent, as papers have them; `-` where there is no such object."""
-    figures = {
-        "AP": scores.ap,
-        "AP50": scores.ap50,
-        "AP75": scores.ap75,
-        "small": scores.small,
-        "medium": scores.medium,
-        "large": scores.large,
-        "AR100": scores.ar100,
-    }
-    width = max(len(name) for name in ("class", *scores.by_class))
-    classes = [
-        f"{name:{width}}  {each.objects:7}  {percent(each.ap):>6}  {percent(each.ap50):>6}"
-        for name, each in scores.by_class.items()
-    ]
-    return "\n".join(
-        [
-            f"{name} on {scores.images} images, {scores.images / max(scores.seconds, 1e-9):.1f} a second",
-            "",
-            "  ".join(f"{heading:>6}" for heading in figures),
-            "  ".join(f"{percent(value):>6}" for value in figures.values()),
-            "",
-            f"{'class':{width}}  objects      AP    AP50",
-            *classes,
-        ]
+    """In percent, as papers have them, above the `intervals`, where the scores have some; `-` where there is no such
+    object."""
+    rows: list[tuple[str, ...]] = [("", "AP", "AP50", "AP75", "small", "medium", "large", "AR100")]
+    figures = (scores.ap, scores.ap50, scores.ap75, scores.small, scores.medium, scores.large, scores.ar100)
+    rows.append(("", *map(percent, figures)))
+    if each := scores.intervals:
+        known = (each.ap, each.ap50, each.ap75, each.small, each.medium, each.large)
+        rows.append(("95 % of draws", *map(span, known), ""))
+    classes: list[tuple[str, ...]] = [("class", "objects", "AP", "AP50")]
+    for of_class, figure in scores.by_class.items():
+        classes.append((of_class, str(figure.objects), percent(figure.ap), percent(figure.ap50)))
+        if scores.intervals:
+            sure = scores.intervals.by_class[of_class]
+            classes.append(("", "", span(sure.ap), span(sure.ap50)))
+    head = f"{name} on {scores.images} images, {scores.images / max(scores.seconds, 1e-9):.1f} a second"
+    best = ["", best_threshold_line(scores)] if scores.threshold else []
+    return "\n".join([head, "", *_columns(rows), "", *_columns(classes), *best])
+
+
+def best_threshold_line(scores: Scores) -> str:
+    best = scores.threshold
+    assert best
+    return (
+        f"best F1 {best.f1:.2f} from score {best.score:.2f} on (--score {best.score:.2f} of a run): "
+        f"precision {best.precision:.2f}, recall {best.recall:.2f} at IoU 0.5"
     )
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """The first to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [f"{cell:>{max(6, width)}}" for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([f"{first:{widths[0]}}", *cells]).rstrip()
 
 
 def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def span(interval: Interval) -> str:
+    return "-" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from train.average_precision import SHOWN_SCORE, Scores
 from train.coco import CocoData
 from train.curves import Point, chart
 from train.dataset import read_pixels
-from train.evaluate import percent
+from train.evaluate import best_threshold_line, percent, span
+from train.intervals import Interval
 from train.pictures import compared
 from train.recipe import Recipe
 
@@ -105,10 +106,11 @@ def _numbers(row: dict[str, str]) -> Iterator[tuple[str, float]]:
 def _head(recipe: Recipe, rows: list[Row], scores: Scores, name: str) -> str:
     best = max((row for row in rows if "ap" in row), key=lambda row: row["ap"], default=None)
     seconds = sum(row.get("seconds", 0.0) for row in rows)
+    sure = scores.intervals
     cards = [
-        ("AP", percent(scores.ap)),
-        ("AP50", percent(scores.ap50)),
-        ("AP75", percent(scores.ap75)),
+        ("AP", _with_span(scores.ap, sure.ap if sure else None)),
+        ("AP50", _with_span(scores.ap50, sure.ap50 if sure else None)),
+        ("AP75", _with_span(scores.ap75, sure.ap75 if sure else None)),
         ("best epoch", f"{best['epoch']:g} of {len(rows)}" if best and "epoch" in best else "-"),
         ("images a second", _plain(_mean(rows, "images_per_second"))),
         ("waiting for images", f"{percent(_mean(rows, 'loader_wait_share'))} %"),
@@ -116,7 +118,16 @@ def _head(recipe: Recipe, rows: list[Row], scores: Scores, name: str) -> str:
     ]
     drawn = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in cards)
     about = f"AP in percent on {scores.images} {escape(name)} images; speed is that of the training."
+    if scores.threshold:
+        line = best_threshold_line(scores)
+        about += f" {line[0].upper()}{line[1:]}."
+    if sure:
+        about += " Beside a figure: where it lies in 95 of 100 draws of as many of these images, with repetition."
     return f"<h1>{escape(recipe.model.name)}: training report</h1>\n<dl>{drawn}</dl>\n<p>{about}</p>"
+
+
+def _with_span(share: float, interval: Interval | None) -> str:
+    return percent(share) + (f" <small>{span(interval)}</small>" if interval else "")
 
 
 def _mean(rows: list[Row], name: str) -> float:
@@ -159,15 +170,17 @@ def _points(rows: list[Row], x_name: str, name: str) -> list[Point]:
 
 
 def _by_class(scores: Scores) -> str:
-    classes = [
-        (name, str(each.objects), percent(each.ap), percent(each.ap50)) for name, each in scores.by_class.items()
-    ]
-    sizes = (("small", scores.small), ("medium", scores.medium), ("large", scores.large), ("AR100", scores.ar100))
-    by_size = ", ".join(f"{title} {percent(value)}" for title, value in sizes)
+    sure = scores.intervals
+    rows = []
+    for name, each in scores.by_class.items():
+        spans = (span(sure.by_class[name].ap), span(sure.by_class[name].ap50)) if sure else ("", "")
+        rows.append((name, str(each.objects), percent(each.ap), spans[0], percent(each.ap50), spans[1]))
+    sizes = [("small", scores.small), ("medium", scores.medium), ("large", scores.large), ("AR100", scores.ar100)]
+    spans_of = {"small": sure.small, "medium": sure.medium, "large": sure.large} if sure else {}
+    by_size = ", ".join(f"{title} {_with_span(value, spans_of.get(title))}" for title, value in sizes)
     note = "objects up to 32² pixels, up to 96², above; - where there is none"
-    return (
-        _table(("class", "objects", "AP", "AP50"), classes) + f"<p>All classes: {by_size} <small>({note})</small></p>"
-    )
+    headings = ("class", "objects", "AP", "", "AP50", "")
+    return _table(headings, rows) + f"<p>All classes: {by_size} <small>({note})</small></p>"
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

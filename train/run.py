@@ -17,9 +17,9 @@ import msgspec
 import torch
 
 from models import load_checkpoint
-from train.average_precision import Scores
+from train.average_precision import Scores, with_intervals
 from train.coco import CocoData, read_coco, same_classes
-from train.evaluate import evaluate
+from train.evaluate import best_threshold_line, evaluate
 from train.loop import Losses, Trainer, TrainingError
 from train.pictures import epoch_pictures
 from train.recipe import DataSettings, Recipe
@@ -30,6 +30,8 @@ from train.team import Team
 from train.watch import Watch
 
 INTERRUPTED = 130
+# Validation whose AP is told to less than this (the width of its interval) is one to choose by.
+UNSURE = 0.1
 
 
 @dataclass
@@ -195,15 +197,38 @@ class Run:
         best = self._folder / "best.safetensors"
         load_checkpoint(self._trainer.result, best)
         data = self._test or self._val or self._train
-        scores = self._evaluate(data)
+        scores = with_intervals(self._evaluate(data))
         name = "test" if self._test else "validation" if self._val else "training"
         watch.tell(
             f"best epoch {self._trainer.progress.best_epoch}; on {len(data.images)} {name} images: "
-            f"AP {scores.ap:.4f}  AP50 {scores.ap50:.4f}  AP75 {scores.ap75:.4f}"
+            f"AP {scores.ap:.4f}  AP50 {scores.ap50:.4f}  AP75 {scores.ap75:.4f}{_sure(scores)}"
         )
+        if scores.threshold:
+            watch.tell(best_threshold_line(scores))
+        self._warn_of_few(watch, scores if data is self._val else None)
         (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores.figures()), indent=2))
         write_report(self._folder, self._recipe, data, scores, name)
         watch.tell(f"wrote {best} and {self._folder / 'report.html'}")
+
+    def _warn_of_few(self, watch: Watch, on_val: Scores | None) -> None:
+        """Where which epoch is best may be chance."""
+        if not self._val:
+            return
+        scores = on_val or with_intervals(self._evaluate(self._val))
+        assert scores.intervals
+        low, high = scores.intervals.ap
+        if not high - low <= UNSURE:
+            watch.tell(
+                f"{scores.images} validation images are few to choose an epoch by{_sure(scores)}: "
+                "one that is better by less than that may be so by chance"
+            )
+
+
+def _sure(scores: Scores) -> str:
+    if not scores.intervals or math.isnan(scores.intervals.ap.low):
+        return ""
+    low, high = scores.intervals.ap
+    return f" (95 of 100 draws of them: AP {low:.3f} to {high:.3f})"
 
 
 def read_data(settings: DataSettings) -> tuple[CocoData, CocoData | None, CocoData | None]:

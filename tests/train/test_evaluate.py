@@ -296,8 +296,13 @@ def test_the_command_tells_and_writes_the_scores(street, tmp_path, capsys) -> No
     lines = [line.split() for line in told.out.splitlines()]
     assert lines[2] == ["AP", "AP50", "AP75", "small", "medium", "large", "AR100"]
     assert lines[3][:3] == [f"{100 * scores[name]:.1f}" for name in ("ap", "ap50", "ap75")]
-    assert [line[0] for line in lines[6:]] == ["car", "person"]
-    assert lines[7][1] == str(scores["by_class"]["person"]["objects"])
+    assert lines[4][:4] == ["95", "%", "of", "draws"]
+    low, high = scores["intervals"]["ap"]
+    assert lines[4][4] == f"{100 * low:.1f}–{100 * high:.1f}" and low <= scores["ap"] <= high
+    assert [line[0] for line in lines[7:11:2]] == ["car", "person"]
+    assert lines[9][1] == str(scores["by_class"]["person"]["objects"])
+    assert len(lines[10]) == 2 and all("–" in each for each in lines[10])
+    assert f"(--score {scores['threshold']['score']:.2f} of a run)" in told.out.splitlines()[-1]
 
 
 def test_the_command_names_images_it_could_not_read(broken_street, capsys) -> None:

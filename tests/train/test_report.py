@@ -14,9 +14,10 @@ import torch
 from models import create_model
 from models.detect import class_colour
 from tests.kit.places import MINI
-from train.average_precision import score
+from train.average_precision import score, with_intervals
 from train.coco import read_coco
 from train.curves import HEIGHT, MOST_POINTS, WIDTH, chart
+from train.evaluate import span
 from train.pictures import GAP, PANEL_WIDTH, STRIP_HEIGHT, compared, epoch_pictures, training_pictures
 from train.recipe import DataSettings, Recipe, TargetSettings
 from train.report import GALLERY, choose_images, read_metrics, write_report
@@ -187,7 +188,7 @@ def judged():
         else NOTHING
         for place, image in enumerate(coco.images)
     ]
-    return coco, score(coco, found)
+    return coco, with_intervals(score(coco, found))
 
 
 def test_the_page_holds_curves_figures_images_recipe_and_machine(judged, tmp_path) -> None:
@@ -201,6 +202,7 @@ def test_the_page_holds_curves_figures_images_recipe_and_machine(judged, tmp_pat
     assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", page.source))
     words = " ".join(page.text.split())
     scores = judged[1]
+    assert span(scores.intervals.ap) in words and words.count("–") >= 3 + 2 * len(scores.by_class)
     assert f"AP {100 * scores.ap:.1f}" in re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page.source))
     for expected in (
         "2 of 3",
