@@ -23,6 +23,7 @@ from models.devices import processor_name
 from models.files import whole_file
 from train.average_precision import SHOWN_SCORE, Scores
 from train.coco import CocoData
+from train.confusion import LEAST_IOU, confusion
 from train.curves import Point, chart
 from train.dataset import read_pixels
 from train.evaluate import best_threshold_line, percent, span
@@ -71,6 +72,7 @@ def write_report(folder: Path, recipe: Recipe, data: CocoData, scores: Scores, n
             _head(recipe, rows, scores, name),
             _section("Curves", _curves(rows)),
             _section("Average precision by class", _by_class(scores)),
+            *_confusion(data, scores),
             *_gallery(data, scores),
             _section("Recipe", f"<pre>{escape(msgspec.yaml.encode(recipe).decode())}</pre>"),
             _section("Machine", _table(("", ""), machine())),
@@ -181,6 +183,16 @@ def _by_class(scores: Scores) -> str:
     note = "objects up to 32² pixels, up to 96², above; - where there is none"
     headings = ("class", "objects", "AP", "", "AP50", "")
     return _table(headings, rows) + f"<p>All classes: {by_size} <small>({note})</small></p>"
+
+
+def _confusion(data: CocoData, scores: Scores) -> Iterator[str]:
+    if not scores.threshold:
+        return
+    table = confusion(data, scores.detections, scores.threshold.score)
+    titles = [*data.class_names, "nothing"]
+    rows = [(f"is {title}", *map(str, row)) for title, row in zip(titles, table, strict=True)]
+    note = f"<p>Of what scores {scores.threshold.score:.2f} or more, at IoU {LEAST_IOU}.</p>"
+    yield _section("What is taken for what", note + _table(("", *(f"as {title}" for title in titles)), rows))
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

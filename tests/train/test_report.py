@@ -202,6 +202,7 @@ def test_the_page_holds_curves_figures_images_recipe_and_machine(judged, tmp_pat
     assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", page.source))
     words = " ".join(page.text.split())
     scores = judged[1]
+    assert "What is taken for what" in words and "as nothing" in words
     assert span(scores.intervals.ap) in words and words.count("–") >= 3 + 2 * len(scores.by_class)
     assert f"AP {100 * scores.ap:.1f}" in re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page.source))
     for expected in (
