@@ -60,16 +60,19 @@ JPEG = (
 )
 
 
-def write_report(folder: Path, recipe: Recipe, data: CocoData, scores: Scores, name: str = "test") -> Path:
+def write_report(
+    folder: Path, recipe: Recipe, data: CocoData, scores: Scores, name: str = "test", flipped: Scores | None = None
+) -> Path:
     """Writes report.html into `folder`, whole or not at all, from the metrics.csv there, if there is one.
 
     `scores` are those of `data`, whose `name` says what it was for: "test", "validation". Columns of metrics.csv that
-    are missing, empty or no numbers are left out, and those not known here get curves too. Raises OSError.
+    are missing, empty or no numbers are left out, and those not known here get curves too. `flipped` are the scores of
+    detections that are averaged with those in the mirrored image. Raises OSError.
     """
     path, rows = folder / "report.html", read_metrics(folder / "metrics.csv")
     body = "\n".join(
         [
-            _head(recipe, rows, scores, name),
+            _head(recipe, rows, scores, name, flipped),
             _section("Curves", _curves(rows)),
             _section("Average precision by class", _by_class(scores)),
             *_confusion(data, scores),
@@ -105,7 +108,7 @@ def _numbers(row: dict[str, str]) -> Iterator[tuple[str, float]]:
 # -- parts of the page
 
 
-def _head(recipe: Recipe, rows: list[Row], scores: Scores, name: str) -> str:
+def _head(recipe: Recipe, rows: list[Row], scores: Scores, name: str, flipped: Scores | None) -> str:
     best = max((row for row in rows if "ap" in row), key=lambda row: row["ap"], default=None)
     seconds = sum(row.get("seconds", 0.0) for row in rows)
     sure = scores.intervals
@@ -120,6 +123,8 @@ def _head(recipe: Recipe, rows: list[Row], scores: Scores, name: str) -> str:
     ]
     drawn = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in cards)
     about = f"AP in percent on {scores.images} {escape(name)} images; speed is that of the training."
+    if flipped:
+        about += f" Averaged with the mirrored image: AP {percent(flipped.ap)}, AP50 {percent(flipped.ap50)}."
     if scores.threshold:
         line = best_threshold_line(scores)
         about += f" {line[0].upper()}{line[1:]}."

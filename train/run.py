@@ -23,7 +23,7 @@ from train.evaluate import best_threshold_line, evaluate
 from train.loop import Losses, Trainer, TrainingError
 from train.pictures import epoch_pictures
 from train.recipe import DataSettings, Recipe
-from train.report import write_report
+from train.report import PRECISIONS, write_report
 from train.start import start_network
 from train.state import load_state, save_state
 from train.team import Team
@@ -154,8 +154,8 @@ class Run:
         due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.epochs
         return self._evaluate(self._val) if self._val and due else None
 
-    def _evaluate(self, data: CocoData) -> Scores:
-        return evaluate(self._trainer.result, data, device=self._team.device, batch=self._recipe.loop.batch)
+    def _evaluate(self, data: CocoData, flip: bool = False) -> Scores:
+        return evaluate(self._trainer.result, data, device=self._team.device, flip=flip, batch=self._recipe.loop.batch)
 
     def _keep(self, epoch: int, scores: Scores | None) -> None:
         """The weights, the best so far, and the state. Raises TrainingError where the disk does not take them."""
@@ -197,17 +197,18 @@ class Run:
         best = self._folder / "best.safetensors"
         load_checkpoint(self._trainer.result, best)
         data = self._test or self._val or self._train
-        scores = with_intervals(self._evaluate(data))
+        scores, flipped = with_intervals(self._evaluate(data)), self._evaluate(data, flip=True)
         name = "test" if self._test else "validation" if self._val else "training"
         watch.tell(
             f"best epoch {self._trainer.progress.best_epoch}; on {len(data.images)} {name} images: "
-            f"AP {scores.ap:.4f}  AP50 {scores.ap50:.4f}  AP75 {scores.ap75:.4f}{_sure(scores)}"
+            f"{_precisions(scores)}{_sure(scores)}; averaged with the mirrored image: {_precisions(flipped)}"
         )
         if scores.threshold:
             watch.tell(best_threshold_line(scores))
         self._warn_of_few(watch, scores if data is self._val else None)
-        (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores.figures()), indent=2))
-        write_report(self._folder, self._recipe, data, scores, name)
+        figures = scores.figures() | {"with_flip": {each: getattr(flipped, each) for each in PRECISIONS}}
+        (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+        write_report(self._folder, self._recipe, data, scores, name, flipped)
         watch.tell(f"wrote {best} and {self._folder / 'report.html'}")
 
     def _warn_of_few(self, watch: Watch, on_val: Scores | None) -> None:
@@ -222,6 +223,10 @@ class Run:
                 f"{scores.images} validation images are few to choose an epoch by{_sure(scores)}: "
                 "one that is better by less than that may be so by chance"
             )
+
+
+def _precisions(scores: Scores) -> str:
+    return f"AP {scores.ap:.4f}  AP50 {scores.ap50:.4f}  AP75 {scores.ap75:.4f}"
 
 
 def _sure(scores: Scores) -> str:

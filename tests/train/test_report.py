@@ -193,7 +193,7 @@ def judged():
 
 def test_the_page_holds_curves_figures_images_recipe_and_machine(judged, tmp_path) -> None:
     (tmp_path / "metrics.csv").write_text(METRICS)
-    page = Page(write_report(tmp_path, RECIPE, *judged, "validation"))
+    page = Page(write_report(tmp_path, RECIPE, *judged, "validation", replace(judged[1], ap=0.123)))
     # AP, learning rate, loss, three heads, speed, waiting, and what it had never heard of
     assert page.tags.count("svg") == 9 and "memory_gib" in page.text
     assert page.tags.count("img") == len(judged[0].images) == 8
@@ -202,6 +202,7 @@ def test_the_page_holds_curves_figures_images_recipe_and_machine(judged, tmp_pat
     assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", page.source))
     words = " ".join(page.text.split())
     scores = judged[1]
+    assert "Averaged with the mirrored image: AP 12.3" in words
     assert "What is taken for what" in words and "as nothing" in words
     assert span(scores.intervals.ap) in words and words.count("–") >= 3 + 2 * len(scores.by_class)
     assert f"AP {100 * scores.ap:.1f}" in re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page.source))

@@ -67,7 +67,9 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
     out = tmp_path / "run"
     done = train(out)
     assert done.returncode == 0, done.stderr
-    assert json.loads((out / "scores.json").read_text())["ap50"] > 0.95, done.stderr
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["ap50"] > 0.95 and scores["with_flip"]["ap50"] > 0.9, done.stderr
+    assert scores["intervals"]["ap50"][0] <= scores["ap50"] <= scores["intervals"]["ap50"][1]
     assert {
         "recipe.yaml",
         "metrics.csv",
