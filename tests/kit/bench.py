@@ -3,12 +3,10 @@
 No socket, no process and no supervisor: what a worker would do around a stage, a test does by itself.
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pipeline.flow.detections import Detections
 from pipeline.flow.frame import Frame, Message
@@ -193,7 +191,3 @@ class Decoding:
 
     def words(self) -> list[Message]:
         return [message for message in self.said if not isinstance(message, Frame)]
-
-
-def json_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

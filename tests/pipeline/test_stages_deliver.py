@@ -24,8 +24,8 @@ from pipeline.shapes import Line, Zone
 from pipeline.sinks import Sink
 from pipeline.stages import deliver
 from pipeline.stages.deliver import Deliver
-from tests.kit.bench import CARD, LIMITS, Bench, end_of, header_of, json_lines, live, signal_of, start_of
-from tests.kit.harness import wait_until
+from tests.kit.bench import CARD, LIMITS, Bench, end_of, header_of, live, signal_of, start_of
+from tests.kit.harness import json_lines, wait_until
 from tests.kit.media import count_pictures
 
 SOURCES = {name: SourceSettings(uri="x") for name in ("door", "yard")}
