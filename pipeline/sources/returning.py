@@ -132,9 +132,8 @@ class ReturningSource(Source):
 
     def _become(self, state: State, cause: str, since_seconds: float) -> Iterator[Signal]:
         """`since_seconds` on the monotonic clock."""
-        now_unix = time.time()
-        since_unix = now_unix - (time.monotonic() - since_seconds)
-        if signal := self._condition.become(state, cause, since_unix, now_unix):
+        since_unix = time.time() - (time.monotonic() - since_seconds)
+        if signal := self._condition.become(state, cause, since_unix):
             yield signal
 
     # ------------------------------------------------------------------------------------------------------- frames

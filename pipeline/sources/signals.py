@@ -62,8 +62,9 @@ class Condition:
         """A lost source is being opened anew."""
         self._attempts += 1
 
-    def become(self, state: State, cause: str, since_unix: float, now_unix: float) -> Signal | None:
-        """The signal, unless nothing has changed. An outage whose cause has changed goes on."""
+    def become(self, state: State, cause: str, since_unix: float) -> Signal | None:
+        """The signal, unless nothing has changed. An outage whose cause has changed goes on; it ends where what
+        follows begins."""
         before = self._now
         if (state, cause) == (before.state, before.cause):
             return None
@@ -72,7 +73,8 @@ class Condition:
             return self._now
         outage = None
         if before.state != "live":
-            outage = Outage(before.state, before.cause, before.at_unix, now_unix, self._attempts)
+            end_unix = max(before.at_unix, since_unix)  # what was seen late may have begun before
+            outage = Outage(before.state, before.cause, before.at_unix, end_unix, self._attempts)
         self._attempts = 0
         self._now = Signal(state, cause, since_unix)
         return Signal(state, cause, since_unix, outage)

@@ -124,11 +124,7 @@ def test_a_server_that_is_killed_and_started_again(rtsp_server: StartServer) -> 
     assert [signal.state for signal in lost] == ["lost"] * len(lost)
     assert back.state == "live" and back.cause == "" and back.outage is not None
     outage = back.outage
-    assert (outage.state, outage.start_unix, outage.end_unix) == (
-        "lost",
-        lost[0].at_unix,
-        pytest.approx(back.at_unix, abs=0.2),
-    )
+    assert (outage.state, outage.start_unix, outage.end_unix) == ("lost", lost[0].at_unix, back.at_unix)
     assert "refuses the connection" in outage.cause
     assert outage.attempts >= 2
     frames = reader.frames
@@ -136,7 +132,7 @@ def test_a_server_that_is_killed_and_started_again(rtsp_server: StartServer) -> 
     last, first = frames[before - 1], frames[before]
     gap_seconds = (first.captured_ns - last.captured_ns) / 1e9
     assert first.pts_seconds - last.pts_seconds == pytest.approx(gap_seconds, abs=1e-5)
-    assert outage.end_unix - outage.start_unix == pytest.approx(gap_seconds, abs=0.5)
+    assert outage.end_unix - outage.start_unix == pytest.approx(gap_seconds, abs=0.01)  # two looks at two clocks
     assert first.video_frame.key_frame
     health = reader.source.health
     assert health.reconnects == 1

@@ -14,31 +14,36 @@ STATES = st.sampled_from(["live", "lost", "frozen", "grey"])
 
 def test_a_loss_and_its_end_are_two_signals() -> None:
     condition = Condition()
-    assert condition.become("live", "", 1, 1) is None
-    assert condition.become("lost", "ended", 5, 7) == Signal("lost", "ended", 5)
+    assert condition.become("live", "", 1) is None
+    assert condition.become("lost", "ended", 5) == Signal("lost", "ended", 5)
     condition.attempt()
-    assert condition.become("lost", "ended", 5, 8) is None
+    assert condition.become("lost", "ended", 5) is None
     condition.attempt()
-    assert condition.become("lost", "refused", 5, 9) == Signal("lost", "refused", 5)
+    assert condition.become("lost", "refused", 5) == Signal("lost", "refused", 5)
     condition.attempt()
-    assert condition.become("live", "", 12, 12) == Signal("live", "", 12, Outage("lost", "refused", 5, 12, 3))
-    assert condition.become("live", "", 13, 13) is None
+    assert condition.become("live", "", 12) == Signal("live", "", 12, Outage("lost", "refused", 5, 12, 3))
+    assert condition.become("live", "", 13) is None
 
 
 def test_one_outage_may_end_in_another() -> None:
     condition = Condition()
-    condition.become("frozen", "still", 3, 13)
-    assert condition.become("lost", "gone", 20, 25) == Signal("lost", "gone", 20, Outage("frozen", "still", 3, 25, 0))
+    condition.become("frozen", "still", 3)
+    assert condition.become("lost", "gone", 20) == Signal("lost", "gone", 20, Outage("frozen", "still", 3, 20, 0))
     condition.attempt()
-    assert condition.become("live", "", 30, 30) == Signal("live", "", 30, Outage("lost", "gone", 20, 30, 1))
+    assert condition.become("live", "", 30) == Signal("live", "", 30, Outage("lost", "gone", 20, 30, 1))
+
+
+def test_an_outage_that_began_before_the_one_that_was_seen_first_ends_it_no_earlier_than_it_began() -> None:
+    condition = Condition()
+    condition.become("frozen", "still", 10)
+    grey = condition.become("grey", "nothing", 4)
+    assert grey == Signal("grey", "nothing", 4, Outage("frozen", "still", 10, 10, 0))
 
 
 @given(steps=st.lists(STATES, max_size=50))
 def test_every_outage_is_told_once_at_its_end(steps: list) -> None:
     condition = Condition()
-    told = [
-        condition.become(state, "" if state == "live" else "why", moment, moment) for moment, state in enumerate(steps)
-    ]
+    told = [condition.become(state, "" if state == "live" else "why", moment) for moment, state in enumerate(steps)]
     given = [signal for signal in told if signal]
     assert [signal.state for signal in given] == [state for state, _ in itertools.groupby(["live", *steps])][1:]
     ended = [signal.outage.state for signal in given if signal.outage]
