@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,11 +61,15 @@ def start_module(
     )
 
 
+# One that ended as it should has said so before, and what it said may still be on its way.
+LAST_WORDS_SECONDS = 1.0
+
+
 class Launched(Protocol):
     """A worker that was started."""
 
     def death(self) -> str | None:
-        """How it ended, in words; None while it lives."""
+        """How it ended, in words; None while it lives, and as long as its last words may be under way."""
 
     def kill(self) -> None:
         """End it now, whatever it does."""
@@ -73,11 +78,24 @@ class Launched(Protocol):
         """Wait for its end; whether it came."""
 
 
+class _LastWords:
+    """Of one that ended in peace: whether they should have been heard by now."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def are_over(self) -> bool:
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        return now - self._since >= LAST_WORDS_SECONDS
+
+
 class WorkerProcess:
     """One worker, or several, in a process group of their own, which a terminal's Ctrl-C does not reach. They live no
     longer than we do: their standard input closes with us."""
 
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+        self._last_words = _LastWords()
         descriptors = [*(pool.fd for pool in specs[0].pools), specs[0].ledger.fd]
         self._process = start_module("pipeline.run.worker", *(spec.plan.id for spec in specs), pass_fds=descriptors)
         assert self._process.stdin is not None
@@ -92,7 +110,7 @@ class WorkerProcess:
 
     def death(self) -> str | None:
         code = self._process.poll()
-        if code is None:
+        if code is None or (code == 0 and not self._last_words.are_over()):
             return None
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
@@ -115,6 +133,7 @@ class ThreadWorker:
 
     def __init__(self, spec: WorkerSpec, context: Context) -> None:
         self._spec, self._context = spec, context
+        self._last_words = _LastWords()
         self._thread = threading.Thread(target=self._run, name=spec.plan.id, daemon=True)
         self._thread.start()
 
@@ -124,7 +143,7 @@ class ThreadWorker:
         transport.close()
 
     def death(self) -> str | None:
-        return None if self._thread.is_alive() else "ended"
+        return "ended" if not self._thread.is_alive() and self._last_words.are_over() else None
 
     def kill(self) -> None:
         """Threads end with the process."""

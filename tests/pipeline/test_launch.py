@@ -8,6 +8,7 @@ import sys
 import pytest
 from msgspec import Struct
 
+from pipeline.run import launch
 from pipeline.run.launch import NO_THREAD_CACHE, WORKER_ENVIRONMENT, WorkerProcess
 
 # Forty threads that stay take and free seven blocks of every small size; what glibc then counts as in use.
@@ -77,9 +78,22 @@ class Spec(Struct):
     pools: tuple[Fd, ...] = ()
 
 
-def test_one_that_died_before_it_was_told_what_to_do_is_a_death_like_any_other(monkeypatch) -> None:
-    dead = subprocess.Popen("false", stdin=subprocess.PIPE)
+def ended(code: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
+    """One whose process is over, with what `code` ends with."""
+    dead = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     dead.wait()
-    monkeypatch.setattr("pipeline.run.launch.start_module", lambda *words, **options: dead)
+    monkeypatch.setattr(launch, "start_module", lambda *words, **options: dead)
     worker = WorkerProcess([Spec(Plan(), Fd())])  # type: ignore[list-item]
-    assert worker.join(60.0) and worker.death() == "exited with code 1"
+    assert worker.join(60.0)
+    return worker
+
+
+def test_one_that_died_before_it_was_told_what_to_do_is_a_death_like_any_other(monkeypatch) -> None:
+    assert ended("raise SystemExit(1)", monkeypatch).death() == "exited with code 1"
+
+
+def test_one_that_ended_in_peace_has_time_for_its_last_words_to_be_heard(monkeypatch) -> None:
+    worker = ended("", monkeypatch)
+    moments = iter([10.0, 10.0 + launch.LAST_WORDS_SECONDS - 0.1, 10.0 + launch.LAST_WORDS_SECONDS])
+    monkeypatch.setattr(launch.time, "monotonic", lambda: next(moments))
+    assert [worker.death() for _ in range(3)] == [None, None, "exited with code 0"]

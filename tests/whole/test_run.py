@@ -155,7 +155,7 @@ def test_wrong_use_is_the_same_seen_by_the_command_or_in_a_stages_process(name) 
 def assert_wrong_use(done, named: str) -> None:
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert done.returncode == 2, done.stderr
-    assert len(errors) == 1 and named in errors[0]
+    assert len(errors) == 1 and named in errors[0], done.stderr
     assert "Traceback" not in done.stderr
 
 
