@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from pipeline.flow.frame import Frame, Message, from_parts, round_to_parts, to_parts
-from pipeline.flow.ledger import Ledger
+from pipeline.flow.ledger import IN_ORDER, Ledger
 from pipeline.flow.messages import Free
 from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Pool
@@ -156,6 +156,11 @@ class Progress:
 
     def next_seq(self, place: int) -> int:
         return self._ledger.next_seq(place, self._stage)
+
+    def passed_on(self, place: int) -> int:
+        """How far the stage before has come, where that is in order too."""
+        before = IN_ORDER.index(self._stage) - 1
+        return self._ledger.next_seq(place, IN_ORDER[before]) if before >= 0 else 0
 
     def arrive(self, place: int, next_seq: int) -> None:
         """What comes late, for somebody else had it, does not bring the stage back."""

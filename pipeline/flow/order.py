@@ -12,7 +12,7 @@ from pipeline.flow.messages import EndOfStream, FrameHeader, SourceWord, StreamS
 
 # So long a frame that is missed is waited for, once no slot holds it: its dropped header may still be on its way. And
 # so long frames wait for the start of their source: it may be lost with a worker, and would be told again later.
-# Stages wait one after the other, where two were lost. What comes later than that has had its fate.
+# What comes later than that has had its fate.
 PATIENCE_SECONDS = 0.5
 
 
@@ -20,6 +20,7 @@ class Progress(Protocol):
     """What outlives this process: how far a source has come here, and which frames there are."""
 
     def next_seq(self, place: int) -> int: ...
+    def passed_on(self, place: int) -> int: ...
     def arrive(self, place: int, next_seq: int) -> None: ...
     def is_alive(self, place: int, seq: int) -> bool: ...
 
@@ -41,7 +42,7 @@ class InOrder:
 
     def put(self, message: Message) -> list[Message]:
         header = message.header if isinstance(message, Frame) else message
-        line = self._lines.get(header.source_id) or _Line(header.place, self._progress)
+        line = self._lines.get(header.source_id) or _Line(header.source_id, header.place, self._progress)
         ready = line.frame(message) if isinstance(message, Frame) else line.word(message)
         return self._remembered(header.source_id, line, ready)
 
@@ -66,12 +67,15 @@ class InOrder:
 class _Line:
     """One source: what waits for its turn."""
 
-    def __init__(self, place: int, progress: Progress) -> None:
+    def __init__(self, source_id: str, place: int, progress: Progress) -> None:
         self.frames: dict[int, Frame] = {}
         self._words: list[SourceWord] = []
         self._last_words: dict[type, SourceWord] = {}
-        self._place, self._progress = place, progress
+        self._source_id, self._place, self._progress = source_id, place, progress
         self._next_seq = progress.next_seq(place)
+        # What the stage before had passed on by now is on its way to us, or was lost with who was here before: it is
+        # missed from now on, not only when a frame comes behind it. So stages that were lost together wait together.
+        self._passed_on = progress.passed_on(place)
         self._gone_since: dict[int, float] = {}
         self._has_started = False
         self._waits_since: float | None = None
@@ -113,8 +117,8 @@ class _Line:
     def look(self, now_seconds: float) -> list[Message]:
         if not self._has_started:
             return self._miss_start(now_seconds)
-        known = [*self.frames, *(word.seq for word in self._words)]
-        missing = (seq for seq in range(self._next_seq, max(known, default=0)) if seq not in self.frames)
+        known = [self._passed_on, *self.frames, *(word.seq for word in self._words)]
+        missing = (seq for seq in range(self._next_seq, max(known)) if seq not in self.frames)
         gone = [seq for seq in missing if not self._progress.is_alive(self._place, seq)]
         self._gone_since = {seq: self._gone_since.get(seq, now_seconds) for seq in gone}
         return list(self._give_up(now_seconds))
@@ -129,12 +133,7 @@ class _Line:
     def _give_up(self, now_seconds: float) -> Iterator[Message]:
         """Those that have been gone for long, and what waited for them."""
         while now_seconds - self._gone_since.get(self._next_seq, now_seconds) >= PATIENCE_SECONDS:
-            header = FrameHeader(self._source_id(), self._place, self._next_seq, 0.0, 0, 0.0, 0, 0, dropped=UNHEARD)
+            header = FrameHeader(self._source_id, self._place, self._next_seq, 0.0, 0, 0.0, 0, 0, dropped=UNHEARD)
             self._advance()
             yield Frame(header, {})
             yield from self._ready()
-
-    def _source_id(self) -> str:
-        for frame in self.frames.values():
-            return frame.header.source_id
-        return self._words[0].source_id

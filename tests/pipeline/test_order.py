@@ -19,13 +19,17 @@ CHANCES = st.integers(0, 2**32).map(random.Random)
 
 @dataclass
 class Memory:
-    """A `Progress` in memory; `alive` are the (place, seq) that a slot holds."""
+    """A `Progress` in memory. `alive`: the (place, seq) that a slot holds; `passed`: how far the stage before is."""
 
     arrived: dict[int, int] = field(default_factory=dict)
+    passed: dict[int, int] = field(default_factory=dict)
     alive: set[tuple[int, int]] = field(default_factory=set)
 
     def next_seq(self, place: int) -> int:
         return self.arrived.get(place, 0)
+
+    def passed_on(self, place: int) -> int:
+        return self.passed.get(place, 0)
 
     def arrive(self, place: int, next_seq: int) -> None:
         self.arrived[place] = max(next_seq, self.arrived.get(place, 0))
@@ -216,6 +220,26 @@ def test_the_last_frames_are_missed_by_the_end_of_the_stream(order) -> None:
 
 def test_nothing_is_missed_while_nothing_waits(order) -> None:
     put_all(order, frame(0))
+    for now in (0.0, 10.0, 100.0):
+        assert order.look(now) == []
+
+
+def test_what_the_stage_before_had_passed_on_is_missed_from_the_start(memory, order) -> None:
+    """It lay unread when the worker before was lost; nothing comes behind it as long as another worker is away."""
+    put_all(order, frame(0))
+    memory.passed[0] = 4
+    memory.alive.add((0, 3))
+    again = begun(InOrder(memory))
+    assert again.look(10.0) == [] and again.look(10.0 + 0.9 * PATIENCE_SECONDS) == []
+    assert put_all(again, frame(2)) == []  # this one was still in the queue
+    given_up = again.look(10.0 + PATIENCE_SECONDS)
+    assert told(given_up) == [1, 2] and given_up[0].header.source_id == "door"
+    assert put_all(again, frame(3), frame(4)) == [3, 4]
+
+
+def test_what_the_stage_before_passes_on_later_is_missed_by_what_comes_behind_it_alone(memory, order) -> None:
+    """It may lie unread in our own queue, for as long as we are slow."""
+    memory.passed[0] = 4
     for now in (0.0, 10.0, 100.0):
         assert order.look(now) == []
 
