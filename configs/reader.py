@@ -28,7 +28,11 @@ def read_settings(kind: type[T], path: str | None, assignments: Iterable[tuple[s
 
     Raises ConfigError.
     """
-    tree = {} if path is None else read_file(path, kind)[1]
+    return assigned(kind, {} if path is None else read_file(path, kind)[1], assignments)
+
+
+def assigned(kind: type[T], tree: Tree, assignments: Iterable[tuple[str, Any]]) -> T:
+    """`tree` with (dotted key, value) pairs applied in order, as a `kind`. Raises ConfigError."""
     for key, value in assignments:
         _assign(tree, key, value)
     return check(kind, tree)

@@ -23,7 +23,7 @@ def keep_classes(network: CenterNet, class_ids: Sequence[int]) -> None:
     if not class_ids or not all(0 <= class_id < len(names) for class_id in class_ids):
         raise ValueError(f"classes {list(class_ids)}: give one or more of 0 to {len(names) - 1}")
     index = torch.tensor(class_ids)
-    for layer in _last_layers(network):
+    for layer in heat_map_layers(network):
         assert layer.bias is not None
         layer.weight = nn.Parameter(layer.weight[index].detach(), requires_grad=layer.weight.requires_grad)
         layer.bias = nn.Parameter(layer.bias[index].detach(), requires_grad=layer.bias.requires_grad)
@@ -34,8 +34,8 @@ def keep_classes(network: CenterNet, class_ids: Sequence[int]) -> None:
     )
 
 
-def _last_layers(network: CenterNet) -> list[nn.Conv2d]:
-    """Of the heat maps: one, or in a network of several stacks one for each."""
+def heat_map_layers(network: CenterNet) -> list[nn.Conv2d]:
+    """The last of the heat maps: one, or in a network of several stacks one for each."""
     prefixes = (f"{HEAT_MAP}.", f"heads.{HEAT_MAP}.")
     layers = [layer for name, layer in network.named_modules() if name.startswith(prefixes)]
     classes = len(network.spec.class_names)

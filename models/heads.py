@@ -20,13 +20,14 @@ HEATMAP_BIAS = -2.19
 class Head:
     """One head, declared: pose or 3D boxes are more of these, and no backbone knows.
 
-    loss    "focal": penalty-reduced focal loss on a heat map (equation 1 of the paper); "l1": at the objects' centres
+    loss    "focal": penalty-reduced focal loss on a heat map (equation 1 of the paper); "l1": at the objects' centres;
+            "giou": there too, for sizes: how much the boxes overlap
     weight  of that loss in the sum (equation 4)
     """
 
     name: str
     channels: int
-    loss: Literal["focal", "l1"]
+    loss: Literal["focal", "l1", "giou"]
     weight: float = 1.0
 
 

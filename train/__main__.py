@@ -1,20 +1,34 @@
-"""`python -m train RECIPE`: see --help. Bad input is one line and exit code 2; a training that cannot go on, 4."""
+"""`python -m train DATA` or RECIPE: see --help. Bad input is one line and exit code 2; what cannot go on, 4."""
 
 import argparse
+import os
 import signal
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
+
+from msgspec import to_builtins
 
 from configs import startup
-from configs.reader import parse_assignment, read_settings
+from configs.reader import assigned, parse_assignment, read_settings
+from models import DEFAULT_MODEL, list_models
 from models.command import exit_code
 from models.memory import keep_freed_memory
+from train.automatic import Tell, choose, fitted
+from train.coco import CocoData
 from train.loop import TrainingError
+from train.pace import measure
 from train.recipe import Recipe
-from train.run import Run
-from train.team import join
+from train.run import Run, read_data
+from train.start import start_network
+from train.team import Team, join
 
 FAILED = 4
+MINUTES, LEAST_MINUTES, MOST_MINUTES = 20.0, 1.0, 100_000.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +37,19 @@ def parser() -> argparse.ArgumentParser:
         description="Train a CenterNet on images with COCO annotations.",
         epilog="More GPUs or machines: torchrun --nproc-per-node N -m train RECIPE. Ctrl-C keeps the state and ends.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, for example configs/train_bccd.yaml")
+    parser.add_argument(
+        "what",
+        metavar="DATA",
+        help="a folder with train.json, images/ and, if there are, val.json and test.json: all else is chosen; or a "
+        "recipe, a YAML file as configs/train_bccd.yaml, where nothing is",
+    )
+    of_folder = parser.add_argument_group("of a folder")
+    of_folder.add_argument("--minutes", type=float, metavar="N", help=f"until all is done ({MINUTES:g})")
+    of_folder.add_argument("--model", help=f"{', '.join(list_models())} ({DEFAULT_MODEL})")
+    of_folder.add_argument("--seed", type=int, metavar="N", help="of all that is drawn (0)")
+    of_folder.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for all that it leaves (runs/ and the name of DATA)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the recipe")
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="STATE", help="go on with the training in out, or with this state file"
@@ -38,23 +64,66 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Raises ValueError or OSError with one line."""
-    recipe = read_settings(Recipe, given.recipe, [parse_assignment(text) for text in given.set])
-    resume = None if given.resume is None else Path(given.resume or Path(recipe.out) / "state.safetensors")
+    assignments = [parse_assignment(text) for text in given.set]
     try:
-        return train(recipe, resume)
+        if Path(given.what).is_dir():
+            return train_folder(given, assignments)
+        for name in ("minutes", "model", "seed", "out"):
+            if getattr(given, name) is not None:
+                raise ValueError(f"--{name}: is for a folder of data; {given.what} is a recipe, which says that itself")
+        recipe = read_settings(Recipe, given.what, assignments)
+        resume = None if given.resume is None else Path(given.resume or Path(recipe.out) / "state.safetensors")
+        return train(recipe, lambda team: Run(recipe, team, resume))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
 
 
-def train(recipe: Recipe, resume: Path | None) -> int:
+def train_folder(given: argparse.Namespace, assignments: list[tuple[str, Any]]) -> int:
+    """All that is not given is chosen. Raises ValueError or OSError with one line."""
+    started, folder = time.monotonic(), Path(given.what)
+    minutes = MINUTES if given.minutes is None else given.minutes
+    if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes {minutes:g}: give {LEAST_MINUTES:g} to {MOST_MINUTES:g}")
+    if given.resume is not None:
+        raise ValueError("--resume: the recipe that was chosen goes on: python -m train RUN/recipe.yaml --resume")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"{folder}: several processes need a recipe; start one alone, it writes the recipe it chose")
+    tell = partial(print, file=sys.stderr, flush=True)
+    out = given.out or _free_folder(Path("runs") / folder.resolve().name)
+    recipe, data = choose(folder, given.model or DEFAULT_MODEL, out, given.seed or 0, tell)
+    return train(
+        assigned(Recipe, to_builtins(recipe), assignments),
+        lambda team: _run_in(recipe, data, team, assignments, started + 60 * minutes, tell),
+    )
+
+
+def _run_in(
+    recipe: Recipe, data: CocoData, team: Team, assignments: list[tuple[str, Any]], until: float, tell: Tell
+) -> Run:
+    """A run that ends by `until`, on the monotonic clock."""
+    trial = assigned(Recipe, to_builtins(recipe), assignments)
+    _, val, test = read_data(trial.data)
+    pace = measure(trial, start_network(trial.model, data, lambda text: None), data, team)
+    images = len(data.images), len(val.images) if val else 0, len(test.images) if test else 0
+    recipe, last_seconds = fitted(trial, pace, images, until - time.monotonic(), tell)
+    return Run(assigned(Recipe, to_builtins(recipe), assignments), team, None, until - last_seconds)
+
+
+def _free_folder(wanted: Path) -> Path:
+    """Where no training is: the folder, or the first with a number behind its name."""
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return next(path for path in chain([wanted], numbered) if not path.exists())
+
+
+def train(recipe: Recipe, make_run: Callable[[Team], Run]) -> int:
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.append(number))
     keep_freed_memory()
     team = join(recipe.loop.device)
     try:
-        return Run(recipe, team, resume).go(lambda: bool(stops))
+        return make_run(team).go(lambda: bool(stops))
     finally:
         team.leave()
 

@@ -142,10 +142,11 @@ def plan(given: argparse.Namespace) -> tuple[list[Split], ModelSpec, int]:
     if given.data.suffix.lower() in (".yaml", ".yml"):
         recipe = read_settings(Recipe, str(given.data))
         return list(_of_recipe(recipe.data)), _spec(recipe.model, given.model), recipe.targets.max_objects
-    return _of_folder(given.data), _spec(ModelSettings(), given.model), TargetSettings().max_objects
+    return folder_splits(given.data), _spec(ModelSettings(), given.model), TargetSettings().max_objects
 
 
-def _of_folder(folder: Path) -> list[Split]:
+def folder_splits(folder: Path) -> list[Split]:
+    """What of train.json, val.json and test.json is in a folder, with images/. Raises DataError where none is."""
     if not folder.is_dir():
         hint = ": a json file is given as --json FILE --images FOLDER" if folder.suffix.lower() == ".json" else ""
         raise DataError(f"{folder}: not a folder{hint or ', nor a recipe (.yaml)'}")

@@ -7,7 +7,7 @@ that was stopped and resumed makes the same steps, bit for bit, as one that was 
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,9 @@ from models.centernet import CenterNet
 from models.normalise import Normalise
 from train.coco import CocoData
 from train.dataset import LOADER_START, UNREADABLE_SHARE, Batch, DetectionDataset, Sample, collate, loader_process
+from train.guard import Guard
 from train.losses import CenterNetLoss
+from train.norms import folded
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
 from train.schedule import peak_rate, rate_factor
@@ -33,6 +35,8 @@ from train.start import train_mode
 from train.state import Progress, State, optimiser_tensors, restore_optimiser
 from train.team import Team
 
+# A state that was good is kept so often. Where the rate was halved so often, it is not the rate.
+GOOD_STEPS, MOST_HALVINGS = 50, 12
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 LOADER_END_SECONDS = 5.0  # for the kernel to tell us that a process which broke its connection has ended
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,7 +64,7 @@ class Trainer:
         if loop.channels_last:
             network.to(memory_format=torch.channels_last)
         self._module = _spread(network, team, loop.sync_batch_norm)
-        self._loss = CenterNetLoss(network.head_specs, recipe.loss_weights)
+        self._loss = CenterNetLoss(network.head_specs, recipe.loss_weights, recipe.size_loss)
         self._optimiser = _optimiser(network, recipe.optimiser)
         self._scaler = torch.amp.GradScaler(team.device.type, enabled=loop.precision == "fp16")
         decay = recipe.optimiser.ema_decay
@@ -70,6 +74,8 @@ class Trainer:
             else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         )
         self._average = average
+        self._guard = Guard() if recipe.optimiser.guard else None
+        self._good: State | None = None
         self._unreadable: set[str] = set()
 
     @property
@@ -79,8 +85,9 @@ class Trainer:
 
     # -- steps
 
-    def steps_made(self) -> Iterator[tuple[Losses, float, int]]:
+    def steps_made(self, tell: Callable[[str], None]) -> Generator[tuple[Losses, float, int], None, None]:
         """Makes the remaining steps; after each its losses, the seconds it waited for images, and how many they were.
+        `tell` hears what is done against a training that diverges.
 
         Raises TrainingError.
         """
@@ -93,6 +100,8 @@ class Trainer:
             train_mode(self.network)
             losses = self._step(batch)
             self.progress.step += 1
+            if self._guard:
+                self._watch_over(self._guard, losses["loss"], tell)
             yield losses, waited, len(batch.image_ids)
 
     def _loader(self) -> DataLoader[Sample]:
@@ -136,15 +145,40 @@ class Trainer:
             losses = self._losses(batch)
             told = self._told(losses, batch)
             self._scaler.scale(losses["loss"] / accumulate).backward()
-        if updates:
+        if updates and math.isfinite(told["loss"]):
             self._update()
         return told
+
+    def _watch_over(self, guard: Guard, loss: float, tell: Callable[[str], None]) -> None:
+        """Back to the last good state, at half the rate, where the loss says that it diverges; the order of the images
+        goes on. Raises TrainingError where that does not help."""
+        step = self.progress.step
+        if not guard.diverges(loss):
+            self.progress.first_loss = guard.first_loss
+            if self._good is None or step % GOOD_STEPS == 0:
+                self._good = _copied(self.state())
+            return
+        if self._good is None or self.progress.rate_scale < 0.5**MOST_HALVINGS:
+            raise TrainingError(
+                f"the loss is {loss:.4g} at step {step}, whatever the rate; look with python -m train.check"
+            )
+        scale, best = self.progress.rate_scale / 2, (self.progress.best, self.progress.best_epoch)
+        good_step = self._good.progress.step
+        self.restore(_copied(self._good))
+        self.progress.step, self.progress.rate_scale = step, scale
+        self.progress.best, self.progress.best_epoch = best
+        self._optimiser.zero_grad(set_to_none=True)
+        guard.go_on()
+        tell(
+            f"step {step}: the loss rose to {loss:.3g}, the learning rate is too high: back to the weights of step "
+            f"{good_step}, and on with half of it, {self.peak_rate * scale:.3g} at the most"
+        )
 
     def _told(self, losses: dict[str, Tensor], batch: Batch) -> Losses:
         """The losses of all processes together. Raises TrainingError, in all of them, where they are no numbers."""
         values = self.team.mean(torch.stack(list(losses.values())).detach()).tolist()
         told = dict(zip(losses, values, strict=True))
-        if not math.isfinite(told["loss"]):
+        if not math.isfinite(told["loss"]) and not self._guard:
             names = ", ".join(map(str, batch.image_ids))
             raise TrainingError(
                 f"the loss is {told['loss']} at step {self.progress.step + 1}, images {names}; try a lower "
@@ -154,7 +188,8 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         """The learning rate of `step`."""
-        return self.peak_rate * rate_factor(self.recipe.schedule, step, self.order.steps_per_epoch)
+        factor = rate_factor(self.recipe.schedule, step, self.order.steps_per_epoch)
+        return self.peak_rate * self.progress.rate_scale * factor
 
     def may_stop_after(self, step: int) -> bool:
         """Whether no gradient is waiting to be added to."""
@@ -214,10 +249,17 @@ class Trainer:
         recipe = self.progress.recipe
         self.progress = state.progress
         self.progress.recipe = recipe
+        if self._guard:
+            self._guard.first_loss = self.progress.first_loss
 
     def save_weights(self, path: Path) -> None:
         """A checkpoint that the pipeline runs. Raises OSError."""
-        save_checkpoint(self.result.state_dict(), path, self.network.spec)
+        save_checkpoint(folded(self.result), path, self.network.spec)
+
+
+def _copied(state: State) -> State:
+    parts = {part: {name: value.clone() for name, value in named.items()} for part, named in state.parts.items()}
+    return State(msgspec.structs.replace(state.progress), parts)
 
 
 def loader_count(wanted: int | None) -> int:

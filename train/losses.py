@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,11 @@ from train.targets import Targets
 LOGIT_LIMIT = math.log(0.9999 / 0.0001)
 # As in the reference: keeps a batch without objects from dividing by 0.
 L1_EPSILON = 1e-4
+# Of the side that is wanted.
+NEXT_TO_NOTHING = 0.05
+
+
+SizeLoss = Literal["l1", "giou"]
 
 
 class CenterNetLoss(nn.Module):
@@ -27,21 +33,29 @@ class CenterNetLoss(nn.Module):
 
     "focal"  equation 1, summed over all cells that are not -1, divided by the number of cells at 1, or 1
     "l1"     equations 2 and 3, at the objects' cells, divided by the number of values + 0.0001
+    "giou"   `giou_sum` at the objects' cells, divided by the number of objects + 0.0001: an object counts the same
+             whatever its size, where with L1 large ones drown the others and the heat map
 
-    `weights` are those of the sum, by head, where a head's own is not wanted. Raises ValueError for a head named "loss"
-    or with another loss, and for a weight of no head.
+    `weights` are those of the sum, by head, where a head's own is not wanted; `sizes` is the loss of "wh" where
+    its own is not. Raises ValueError for a head named "loss" or with another loss, and for a weight of no head.
     """
 
-    def __init__(self, head_specs: Sequence[Head], weights: Mapping[str, float] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        head_specs: Sequence[Head],
+        weights: Mapping[str, float] = MappingProxyType({}),
+        sizes: SizeLoss | None = None,
+    ) -> None:
         super().__init__()
+        head_specs = [replace(head, loss=sizes) if sizes and head.name == "wh" else head for head in head_specs]
         names = [head.name for head in head_specs]
         if unknown := sorted(set(weights) - set(names)):
             raise ValueError(f"loss_weights: no head {', '.join(unknown)}; the network has {', '.join(names)}")
         self.head_specs = tuple(replace(head, weight=weights.get(head.name, head.weight)) for head in head_specs)
         for head in self.head_specs:
-            if head.name == "loss" or head.loss not in ("focal", "l1"):
+            if head.name == "loss" or head.loss not in ("focal", *OF_OBJECTS):
                 raise ValueError(
-                    f"head '{head.name}' with loss '{head.loss}': give 'focal' or 'l1', and no name 'loss'"
+                    f"head '{head.name}' with loss '{head.loss}': give 'focal', 'l1' or 'giou', and no name 'loss'"
                 )
 
     def forward(
@@ -66,8 +80,8 @@ class CenterNetLoss(nn.Module):
                 total = _focal_total(head, of_stacks, targets)
                 divisor = positives_of[head.name].clamp(min=1)
             else:
-                total = _l1_total(head, of_stacks, targets)
-                divisor = objects * head.channels + L1_EPSILON
+                total = _total_of_objects(head, of_stacks, targets)
+                divisor = objects * (head.channels if head.loss == "l1" else 1) + L1_EPSILON
             losses[head.name] = total / len(of_stacks) / divisor * parts
         weighted = [head.weight * losses[head.name] for head in self.head_specs]
         return {"loss": torch.stack(weighted).sum(), **losses}
@@ -91,6 +105,35 @@ def l1_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> Ten
     return difference.masked_fill(~present_bm[:, :, None], 0.0).sum()
 
 
+def giou_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> Tensor:
+    """1 - GIoU (Rezatofighi et al. 2019, arXiv 1902.09630, algorithm 1) of the objects that are present, summed: 0
+    where boxes are the same, up to 2 where they are far apart.
+
+    Sizes (…, 2) are of boxes with the same centre; distances (…, 4) go left, up, right and down from the same point.
+    Boxes that do not meet, are turned inside out or next to nothing have no overlap to learn from: for them, how far
+    they are from it is added, by what is wanted.
+    """
+    half = predicted_bmc.shape[2] == 2
+    predicted, wanted = ((x.float() / 2).repeat(1, 1, 2) if half else x.float() for x in (predicted_bmc, wanted_bmc))
+    wanted = wanted.masked_fill(~present_bm[:, :, None], 1.0)
+    inner_wh, outer_wh = _sides(torch.minimum(predicted, wanted)), _sides(torch.maximum(predicted, wanted))
+    predicted_wh, wanted_wh = _sides(predicted), _sides(wanted)
+    shared = inner_wh.clamp(min=0).prod(-1)
+    union = predicted_wh.clamp(min=0).prod(-1) + wanted_wh.prod(-1) - shared
+    loss = 2 - shared / union - union / outer_wh.prod(-1)
+    far = (-inner_wh).clamp(min=0) + (NEXT_TO_NOTHING * wanted_wh - predicted_wh).clamp(min=0)
+    loss = loss + (far / wanted_wh).sum(-1)
+    return loss.masked_fill(~present_bm, 0.0).sum()
+
+
+def _sides(distances: Tensor) -> Tensor:
+    return distances[..., :2] + distances[..., 2:]
+
+
+# Losses of a head at the objects' cells.
+OF_OBJECTS = {"l1": l1_sum, "giou": giou_sum}
+
+
 def _focal_total(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> Tensor:
     _check_given(head, targets.heatmaps)
     maps = targets.heatmaps[head.name]
@@ -101,13 +144,14 @@ def _focal_total(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> T
     return torch.stack([focal_sum(logits_bchw, heatmap_bchw) for logits_bchw in of_stacks]).sum()
 
 
-def _l1_total(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> Tensor:
+def _total_of_objects(head: Head, of_stacks: Sequence[Tensor], targets: Targets) -> Tensor:
     _check_given(head, targets.values)
     values_bmc = targets.values[head.name]
     if head.channels != values_bmc.shape[2]:
         raise ValueError(f"head '{head.name}' has {head.channels} channels, its targets {values_bmc.shape[2]}")
     predicted = [gather_cells(output_bchw, targets.cells) for output_bchw in of_stacks]
-    return torch.stack([l1_sum(predicted_bmc, values_bmc, targets.present) for predicted_bmc in predicted]).sum()
+    sum_of = OF_OBJECTS[head.loss]
+    return torch.stack([sum_of(predicted_bmc, values_bmc, targets.present) for predicted_bmc in predicted]).sum()
 
 
 def _check_given(head: Head, given: Mapping[str, object]) -> None:

@@ -37,8 +37,14 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     start: str = "shipped"
     # What the network sees; None: what it was made for
     input_size: Size | None = None
+    # Heat maps of classes that the start does not know: "drawn" anew, or from the "nearest", the known class that
+    # answers most where the new one's objects are
+    new_classes: Literal["drawn", "nearest"] = "drawn"
     # Layers whose names start so are not trained
     freeze: tuple[str, ...] = ()
+    # Where batch norms were folded into the weights, as in what ships, they are put back for the training, and folded
+    # again in what is kept
+    put_norms_back: bool = False
 
     def __post_init__(self) -> None:
         if max(self.input_wh((0, 0))) > LARGEST_INPUT_SIDE:
@@ -98,6 +104,8 @@ class OptimiserSettings(Struct, frozen=True, forbid_unknown_fields=True):
     clip_norm: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
     # Weights are evaluated and kept as their running mean with this decay; None: as they are
     ema_decay: Fraction | None = None
+    # A training whose loss rises for good goes back to the last good weights, at half the rate, instead of to its end
+    guard: bool = False
 
 
 class ScheduleSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +153,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     targets: TargetSettings = field(default_factory=TargetSettings)
     # By the head's name, in place of what it declares: {wh: 0.1}
     loss_weights: dict[str, Weight] = field(default_factory=dict)
+    # Of sizes: the paper's, by which a large object counts more than a small one, or by how much boxes overlap
+    size_loss: Literal["l1", "giou"] = "l1"
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)

@@ -16,7 +16,8 @@ import cv2
 import msgspec
 import torch
 
-from models import load_checkpoint
+from models import load_model
+from models.centernet import CenterNet
 from train.average_precision import Scores, with_intervals
 from train.coco import CocoData, read_coco, same_classes
 from train.evaluate import best_threshold_line, evaluate
@@ -63,16 +64,20 @@ class Tally:
 
 
 class Run:
-    """Raises ValueError (bad data, a bad checkpoint), or OSError where `out` cannot be written."""
+    """Raises ValueError (bad data, a bad checkpoint), or OSError where `out` cannot be written.
 
-    def __init__(self, recipe: Recipe, team: Team, resume: Path | None) -> None:
+    No epoch is begun that would not end by the moment `until` of the monotonic clock.
+    """
+
+    def __init__(self, recipe: Recipe, team: Team, resume: Path | None, until: float = math.inf) -> None:
+        self._until, self._epoch_seconds = until, 0.0
         self._recipe, self._team = recipe, team
         self._folder = Path(recipe.out)
         self._prepare_folder(resume)
         self._train, self._val, self._test = read_data(recipe.data)
         self._notes: list[str] = []
         torch.manual_seed(recipe.loop.seed)  # of the weights that are drawn anew
-        network = start_network(recipe.model, self._train.class_names, self._notes.append)
+        network = start_network(recipe.model, self._train, self._notes.append)
         self._trainer = Trainer(recipe, network, self._train, team)
         if resume:
             self._trainer.restore(load_state(resume))
@@ -102,13 +107,17 @@ class Run:
         with Watch(self._folder, trainer.steps, progress.step, per_epoch, silent=not self._team.leads) as watch:
             self._introduce(watch)
             tally = Tally()
-            for losses, waited, images in trainer.steps_made():
+            for losses, waited, images in trainer.steps_made(watch.tell):
                 made = progress.step - 1
                 watch.step(progress.step, losses, trainer.rate(made))
                 tally.add(losses, waited, images)
                 if trainer.ends_epoch(made):
                     self._end_epoch(watch, tally)
+                    self._epoch_seconds = max(self._epoch_seconds, time.monotonic() - tally.started)
                     tally = Tally()
+                    if self._is_over():
+                        watch.tell(f"the time is over after epoch {self._epoch}: this machine became slower")
+                        break
                 if trainer.may_stop_after(made) and self._team.any(stop()):
                     self._keep_state()
                     watch.tell(f"stopped after step {progress.step}; go on with --resume")
@@ -131,12 +140,19 @@ class Run:
             )
         )
 
+    def _is_over(self) -> bool:
+        is_last = self._trainer.progress.step >= self._trainer.steps
+        return not is_last and time.monotonic() + self._epoch_seconds > self._until
+
+    @property
+    def _epoch(self) -> int:
+        return self._trainer.progress.step // self._trainer.order.steps_per_epoch
+
     # -- at the end of an epoch
 
     def _end_epoch(self, watch: Watch, tally: Tally) -> None:
-        trainer = self._trainer
         if self._team.leads:
-            epoch = trainer.progress.step // trainer.order.steps_per_epoch
+            epoch = self._epoch
             row = tally.row()
             scores = self._scores(epoch)
             self._keep(epoch, scores)
@@ -152,10 +168,10 @@ class Run:
 
     def _scores(self, epoch: int) -> Scores | None:
         due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.epochs
-        return self._evaluate(self._val) if self._val and due else None
+        return self._evaluate(self._trainer.result, self._val) if self._val and due else None
 
-    def _evaluate(self, data: CocoData, flip: bool = False) -> Scores:
-        return evaluate(self._trainer.result, data, device=self._team.device, flip=flip, batch=self._recipe.loop.batch)
+    def _evaluate(self, network: CenterNet, data: CocoData, flip: bool = False) -> Scores:
+        return evaluate(network, data, device=self._team.device, flip=flip, batch=self._recipe.loop.batch)
 
     def _keep(self, epoch: int, scores: Scores | None) -> None:
         """The weights, the best so far, and the state. Raises TrainingError where the disk does not take them."""
@@ -195,9 +211,9 @@ class Run:
         if not self._team.leads:
             return
         best = self._folder / "best.safetensors"
-        load_checkpoint(self._trainer.result, best)
+        network = load_model(self._recipe.model.name, best)
         data = self._test or self._val or self._train
-        scores, flipped = with_intervals(self._evaluate(data)), self._evaluate(data, flip=True)
+        scores, flipped = with_intervals(self._evaluate(network, data)), self._evaluate(network, data, flip=True)
         name = "test" if self._test else "validation" if self._val else "training"
         watch.tell(
             f"best epoch {self._trainer.progress.best_epoch}; on {len(data.images)} {name} images: "
@@ -205,17 +221,19 @@ class Run:
         )
         if scores.threshold:
             watch.tell(best_threshold_line(scores))
-        self._warn_of_few(watch, scores if data is self._val else None)
+        if self._val:
+            self._warn_of_few(
+                watch, scores if data is self._val else with_intervals(self._evaluate(network, self._val))
+            )
         figures = scores.figures() | {"with_flip": {each: getattr(flipped, each) for each in PRECISIONS}}
         (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
         write_report(self._folder, self._recipe, data, scores, name, flipped)
-        watch.tell(f"wrote {best} and {self._folder / 'report.html'}")
+        watch.tell(
+            f"wrote {best} and {self._folder / 'report.html'}; to run it: ./run_pipeline.py SOURCE --weights {best}"
+        )
 
-    def _warn_of_few(self, watch: Watch, on_val: Scores | None) -> None:
+    def _warn_of_few(self, watch: Watch, scores: Scores) -> None:
         """Where which epoch is best may be chance."""
-        if not self._val:
-            return
-        scores = on_val or with_intervals(self._evaluate(self._val))
         assert scores.intervals
         low, high = scores.intervals.ap
         if not high - low <= UNSURE:

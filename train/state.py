@@ -28,6 +28,8 @@ class Progress(msgspec.Struct):
     step    of the whole training, the next to be made
     best    the highest average precision so far, and the epoch it came with; -1 and 0 before the first evaluation
     scaler  of the gradient scaler for half precision
+    rate_scale  of the recipe's learning rate, which was halved whenever the training diverged
+    first_loss  what the loss was at first, once that is known
     recipe  as JSON
     """
 
@@ -36,6 +38,8 @@ class Progress(msgspec.Struct):
     best_epoch: int = 0
     scaler: dict[str, float] = {}
     recipe: str = ""
+    rate_scale: float = 1.0
+    first_loss: float | None = None
 
 
 @dataclass

@@ -7,11 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import generalized_box_iou_loss
 
 from models.decode import decode
 from models.heads import Head, detection_heads, ltrb_heads
 from tests.kit.places import DATA
-from train.losses import CenterNetLoss
+from train.losses import CenterNetLoss, giou_sum
 from train.targets import HeatMaps, Targets, reference_radii, render_targets
 
 SHAPE = (3, 12, 16)
@@ -281,9 +282,90 @@ def test_weights_of_the_sum_can_be_others():
         (ltrb_heads(3), "head 'wh' has 4 channels, its targets 2"),
         (detection_heads(80), r"head 'hm' gives \(2, 80, 12, 16\), its targets are \(2, 3, 12, 16\)"),
         ((Head("loss", 2, "l1"),), "head 'loss'"),
-        ((Head("wh", 2, "huber"),), "head 'wh' with loss 'huber': give 'focal' or 'l1'"),
+        ((Head("wh", 2, "huber"),), "head 'wh' with loss 'huber': give 'focal', 'l1' or 'giou'"),
     ],
 )
 def test_what_does_not_fit_is_said(heads, message):
     with pytest.raises(ValueError, match=message):
         CenterNetLoss(heads)([outputs_for(2, heads=heads)], TWO_IMAGES)
+
+
+# -- sizes by how much boxes overlap
+
+SIDES = st.floats(0.5, 9.0)
+# Of the point from the middle of the box, by its side: of a small object the cell's corner may lie outside.
+PLACES = st.floats(-0.7, 0.7)
+DISTANCES = st.tuples(SIDES, SIDES, PLACES, PLACES).map(
+    lambda box: tuple(
+        side * (0.5 + sign * place) for sign in (1, -1) for side, place in zip(box[:2], box[2:], strict=True)
+    )
+)
+
+
+def giou(predicted, wanted) -> float:
+    """Of one object."""
+    one = torch.ones(1, 1, dtype=torch.bool)
+    return float(giou_sum(torch.tensor([[predicted]]), torch.tensor([[wanted]]), one))
+
+
+def boxes_of(distances) -> torch.Tensor:
+    left, up, right, down = distances
+    return torch.tensor([[-left, -up, right, down]])
+
+
+@given(DISTANCES, DISTANCES)
+def test_overlap_is_that_of_torchvision(predicted, wanted) -> None:
+    expected = float(generalized_box_iou_loss(boxes_of(predicted), boxes_of(wanted)))
+    inner_wh = [min(predicted[i], wanted[i]) + min(predicted[i + 2], wanted[i + 2]) for i in (0, 1)]
+    if min(inner_wh) > 0:
+        assert giou(predicted, wanted) == pytest.approx(expected, abs=1e-5)
+    else:
+        assert giou(predicted, wanted) >= expected - 1e-5
+
+
+@given(st.tuples(SIDES, SIDES), st.tuples(SIDES, SIDES))
+def test_sizes_are_distances_from_the_middle(predicted, wanted) -> None:
+    halves = [(width / 2, height / 2) * 2 for width, height in (predicted, wanted)]
+    assert giou(predicted, wanted) == pytest.approx(giou(*halves), abs=1e-5)
+
+
+@given(DISTANCES, DISTANCES, st.sampled_from([0.125, 8.0]))
+def test_large_and_small_objects_count_alike(predicted, wanted, scale) -> None:
+    scaled = [tuple(scale * side for side in sides) for sides in (predicted, wanted)]
+    assert giou(*scaled) == pytest.approx(giou(predicted, wanted), abs=1e-5)
+
+
+@given(st.tuples(*[st.floats(-50.0, 50.0)] * 4), DISTANCES)
+def test_every_prediction_but_the_right_one_learns_also_a_negative_one(predicted, wanted) -> None:
+    """Towards what is wanted: a small step along the gradient is no loss."""
+    one, aim = torch.ones(1, 1, dtype=torch.bool), torch.tensor([[wanted]])
+    start = torch.tensor([[predicted]], requires_grad=True)
+    loss = giou_sum(start, aim, one)
+    loss.backward()
+    assert torch.isfinite(start.grad).all()
+    if (start.detach() - aim).abs().max() > 1.0:
+        assert start.grad.abs().max() > 0
+        after = giou_sum(start.detach() - 1e-4 * start.grad / start.grad.norm(), aim, one)
+        assert float(after) <= float(loss.detach()) + 1e-5
+
+
+def test_objects_that_are_absent_count_for_nothing_and_their_gradient_is_none() -> None:
+    predicted = torch.tensor([[(1.0, 2.0, 3.0, 4.0), (0.0, 0.0, 0.0, 0.0)]], requires_grad=True)
+    wanted, present = torch.tensor([[(2.0, 2.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.0)]]), torch.tensor([[True, False]])
+    loss = giou_sum(predicted, wanted, present)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(giou((1.0, 2.0, 3.0, 4.0), (2.0, 2.0, 2.0, 2.0)))
+    assert predicted.grad[0, 0].abs().max() > 0 and not predicted.grad[0, 1].any()
+
+
+def test_a_loss_of_overlap_is_the_mean_over_objects() -> None:
+    heads = ltrb_heads(SHAPE[0])
+    targets = targets_of([[(1, 1, 9, 8), (4, 2, 15, 11)], [(2, 2, 6, 9)]], [[0, 1], [2]], size_channels=4)
+    outputs = outputs_for(2, heads=heads)
+    losses = CenterNetLoss(heads, sizes="giou")([outputs], targets)
+    flat = outputs["wh"].flatten(2)
+    each = []
+    for image, (cells, present) in enumerate(zip(targets.cells, targets.present, strict=True)):
+        for slot in torch.nonzero(present).flatten().tolist():
+            each.append(giou(flat[image, :, cells[slot]].tolist(), targets.values["wh"][image, slot].tolist()))
+    assert float(losses["wh"].detach()) == pytest.approx(np.mean(each), rel=1e-3) and len(each) == 3

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models import load_model, save_checkpoint
+from models import load_model
 from tests.kit.harness import HANG_SECONDS, children, finish, run, wait_until
 from tests.kit.places import ROOT
 from train.__main__ import main
@@ -246,37 +246,3 @@ def test_what_is_no_state_is_refused(begun_copy, capfd) -> None:
     (begun_copy / "cut").write_bytes((begun_copy / "state.safetensors").read_bytes()[:5000])
     done = train_here(capfd, begun_copy, *TINY, arguments=("--resume", begun_copy / "cut"))
     assert_one_line(done, 2, "cannot be read")
-
-
-def test_a_checkpoint_of_other_classes_starts_its_heads_anew(tmp_path) -> None:
-    from train.recipe import ModelSettings
-    from train.start import start_network
-
-    told: list[str] = []
-    network = start_network(ModelSettings(freeze=("backbone.",)), ("red", "white"), told.append)
-    shipped = load_model("mobilenetv3").state_dict()
-    kept = network.state_dict()
-    assert torch.equal(kept["neck.attention.reduce.weight"], shipped["neck.attention.reduce.weight"])
-    assert kept["heads.hm.pointwise.weight"].shape[0] == 2 and (kept["heads.hm.pointwise.bias"] < -2).all()
-    assert any("heads.hm.pointwise" in line for line in told) and any("not trained" in line for line in told)
-    assert network.spec.class_names == ("red", "white")
-    trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.requires_grad}
-    assert trained == {"neck", "heads"}
-    save_checkpoint(network.state_dict(), tmp_path / "a.safetensors", network.spec)
-    assert load_model("mobilenetv3", tmp_path / "a.safetensors").spec.class_names == ("red", "white")
-
-
-def test_a_backbone_starts_from_imagenet(tmp_path, monkeypatch) -> None:
-    import torchvision
-
-    from train.recipe import ModelSettings
-    from train.start import start_network
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = torchvision.models.resnet18().state_dict()
-    url = torchvision.models.ResNet18_Weights.DEFAULT.url
-    cached = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
-    cached.parent.mkdir(parents=True)
-    torch.save(weights, cached)
-    network = start_network(ModelSettings(name="resdcn_18", start="imagenet"), ("a",), lambda text: None)
-    assert torch.equal(network.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])

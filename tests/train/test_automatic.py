@@ -1,0 +1,223 @@
+"""What is chosen for a folder: what is held back, by what rule, and how long it may take."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.reader import read_settings
+from models import load_model
+from tests.kit.places import ROOT
+from train.__main__ import main
+from train.automatic import FEWEST_EPOCHS, choose, fitted
+from train.check import DataError
+from train.coco import read_coco
+from train.pace import Pace
+from train.recipe import DataSettings, Recipe, ScheduleSettings
+from train.split import ENOUGH, split_off
+
+MINI = ROOT / "tests" / "data" / "bccd_mini"
+
+
+def folder_of(
+    folder: Path,
+    images: int,
+    boxes=lambda place: [[100, 80, 200, 150]],
+    size=(640, 480),
+    copies: int = 1,
+    files: bool = True,
+) -> Path:
+    """A data set of one class; `boxes(place)` are those of an image, xywh; each picture is there so many times."""
+    (folder / "images").mkdir(parents=True)
+    entries, annotations = [], []
+    for place in range(images):
+        name = f"{place:03}.png"
+        if files:
+            pixels = np.full((16, 16, 3), place // copies, np.uint8)
+            cv2.imwrite(str(folder / "images" / name), pixels)
+        else:
+            (folder / "images" / name).touch()
+        entries.append({"id": place, "file_name": name, "width": size[0], "height": size[1]})
+        annotations += [{"image_id": place, "category_id": 1, "bbox": box} for box in boxes(place)]
+    tree = {"images": entries, "categories": [{"id": 1, "name": "gear"}], "annotations": annotations}
+    (folder / "train.json").write_text(json.dumps(tree))
+    return folder
+
+
+# -- what is held back
+
+
+def test_few_images_are_all_learnt_from(tmp_path) -> None:
+    folder = folder_of(tmp_path, ENOUGH - 1)
+    assert split_off(folder / "train.json", folder / "images", tmp_path / "split", 0) is None
+    assert not (tmp_path / "split").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_held_back_is_drawn_by_the_seed_and_copies_stay_together(tmp_path, seed) -> None:
+    folder = folder_of(tmp_path, 90, copies=3)
+
+    def parts(name: str, seed: int) -> tuple[set[int], set[int]]:
+        paths = split_off(folder / "train.json", folder / "images", tmp_path / name, seed)
+        assert paths
+        train, val = (read_coco(path, folder / "images") for path in paths)
+        return {image.image_id for image in train.images}, {image.image_id for image in val.images}
+
+    train, val = parts("a", seed)
+    assert train | val == set(range(90)) and not train & val
+    assert 12 <= len(val) <= 14
+    assert not {place // 3 for place in train} & {place // 3 for place in val}
+    assert parts("b", seed) == (train, val)
+    assert parts("c", seed + 1) != (train, val)
+
+
+def test_boxes_stay_with_their_images(tmp_path) -> None:
+    folder = folder_of(tmp_path, 70, boxes=lambda place: [[place, 10, 20, 30]] * (place % 3))
+    paths = split_off(folder / "train.json", folder / "images", tmp_path / "split", 0)
+    assert paths
+    for path in paths:
+        for image in read_coco(path, folder / "images").images:
+            assert image.boxes_xyxy[:, 0].tolist() == [image.image_id] * (image.image_id % 3)
+
+
+# -- by what rule
+
+
+def chosen(folder: Path, out: Path) -> tuple[Recipe, str]:
+    told: list[str] = []
+    recipe, _ = choose(folder, "mobilenetv3", out, 0, told.append)
+    return recipe, "\n".join(told)
+
+
+def large(place: int) -> list[list[float]]:
+    return [[100, 40, 300 + 7 * (place % 20), 380]]
+
+
+def cells(place: int) -> list[list[float]]:
+    """Of one size, everywhere."""
+    random = np.random.default_rng(place)
+    return [[*random.uniform((0, 0), (600, 440)), 38, 40] for _ in range(12)]
+
+
+def cars(place: int) -> list[list[float]]:
+    """Of all sizes, low in the picture."""
+    random = np.random.default_rng(place)
+    return [[random.uniform(0, 300), random.uniform(240, 330), side, side / 2] for side in random.uniform(20, 280, 6)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size", "input_size", "is_of_one_size", "knows_up"),
+    [
+        (large, (640, 480), "320x256", True, True),
+        (large, (480, 640), "256x320", True, True),
+        (cells, (640, 480), "512x384", True, False),
+        (cars, (1920, 1080), "512x288", False, True),
+    ],
+    ids=["large", "large and upright", "cells", "cars"],
+)
+def test_size_and_augmentation_follow_from_the_objects(
+    tmp_path, boxes, size, input_size, is_of_one_size, knows_up
+) -> None:
+    folder = folder_of(tmp_path / "data", 80, boxes, size, files=False)
+    shutil.copy(folder / "train.json", folder / "val.json")
+    recipe, told = chosen(folder, tmp_path / "run")
+    assert recipe.model.input_size == input_size, told
+    assert (recipe.augment.scale_low > 0.8) == is_of_one_size, told
+    assert (recipe.augment.flip_vertical == 0.0) == knows_up, told
+    assert recipe.size_loss == "giou" and recipe.model.put_norms_back and recipe.optimiser.guard
+
+
+def test_what_is_chosen_is_told_with_its_reason(tmp_path) -> None:
+    told = chosen(folder_of(tmp_path / "data", 70), tmp_path / "run")[1]
+    for words in (
+        "no val.json: part of train.json is held back, drawn with seed 0",
+        "input 320x256: the images' shape",
+    ):
+        assert words in told, told
+
+
+def test_a_folder_without_images_to_learn_from_is_refused(tmp_path) -> None:
+    folder = folder_of(tmp_path / "data", 3)
+    (folder / "train.json").rename(folder / "test.json")
+    with pytest.raises(DataError, match=r"no train.json there, only test.json"):
+        chosen(folder, tmp_path / "run")
+
+
+# -- how long
+
+
+def recipe() -> Recipe:
+    return Recipe(DataSettings("train.json", "images"), schedule=ScheduleSettings(kind="one_cycle", epochs=1))
+
+
+PACES = st.builds(Pace, st.floats(0.05, 10.0), st.floats(0.01, 1.0), st.floats(0.5, 20.0))
+
+
+@given(PACES, st.integers(1, 5000), st.integers(0, 500), st.integers(0, 500), st.floats(60, 36_000))
+def test_what_is_planned_fits_into_the_time(pace, train, val, test, seconds) -> None:
+    planned, last = fitted(recipe(), pace, (train, val, test), seconds, lambda text: None)
+    steps = max(1, train // min(planned.loop.batch, train))
+    evaluations = -(-planned.schedule.epochs // planned.loop.evaluate_every)
+    needed = pace.start_seconds + planned.schedule.epochs * steps * pace.step_seconds
+    needed += evaluations * val * pace.image_seconds + last
+    assert planned.schedule.epochs == FEWEST_EPOCHS or needed <= seconds * 1.1
+    assert 0.9 <= planned.optimiser.ema_decay < 1
+
+
+def test_more_time_is_more_epochs() -> None:
+    epochs = [
+        fitted(recipe(), Pace(1.0, 0.1, 5.0), (100, 20, 20), 60.0 * minutes, lambda text: None)[0].schedule.epochs
+        for minutes in (5, 20, 60)
+    ]
+    assert epochs[0] >= FEWEST_EPOCHS and 3 < epochs[1] / epochs[0] < 6 and 2.5 < epochs[2] / epochs[1] < 3.5
+
+
+# -- as its user runs it
+
+
+@pytest.mark.thorough
+def test_one_command_trains_on_a_folder_and_leaves_a_recipe_that_does_it_again(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = Path(shutil.copytree(MINI, tmp_path / "cells"))
+    started = time.monotonic()
+    small = ["--set", "model.input_size=128x96", "--set", "loop.loaders=0"]
+    assert main([str(data), "--minutes", "1", *small]) == 0
+    told = capfd.readouterr().err
+    assert "too few images to hold some back" in told and "./run_pipeline.py SOURCE --weights" in told, told
+    out = tmp_path / "runs" / "cells"
+    written = read_settings(Recipe, str(out / "recipe.yaml"))
+    assert written.model.input_size == "128x96" and written.schedule.epochs > FEWEST_EPOCHS
+    assert load_model("mobilenetv3", out / "best.safetensors").spec.class_names == ("rbc", "wbc", "platelets")
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["ap50"] > 0.3, scores
+    assert time.monotonic() - started < 600
+    again = [str(out / "recipe.yaml"), "--set", f"out={tmp_path / 'again'}", "--set", "schedule.epochs=3"]
+    assert main(again) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--minutes", "0"], "--minutes 0: give 1 to"),
+        (["--minutes", "nan"], "--minutes nan: give 1 to"),
+        (["--model", "yolo"], "model 'yolo': allowed are"),
+        (["--resume"], "python -m train RUN/recipe.yaml --resume"),
+        (["--set", "optimizer.kind=adam"], "optimiser"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_with_a_folders_command_is_one_line(tmp_path, capfd, arguments, words) -> None:
+    assert main([str(MINI), "--out", str(tmp_path / "run"), *arguments]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0], errors
+
+
+def test_a_recipe_says_itself_what_a_folder_is_told(tmp_path, capfd) -> None:
+    assert main([str(ROOT / "configs" / "train_smoke.yaml"), "--minutes", "5"]) == 2
+    assert "--minutes: is for a folder of data" in capfd.readouterr().err

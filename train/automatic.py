@@ -1,0 +1,232 @@
+"""The recipe of a training on any folder, for who does not want to know how: choices by rules, told with their reasons.
+
+The rules look at the images, at their objects, and at how fast this machine makes a step. The evidence for each is in
+docs/training.md. Knows no network from inside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from models import SPECS, list_models
+from train.check import folder_splits
+from train.coco import CocoData, DataError, read_coco
+from train.pace import Pace
+from train.recipe import (
+    AugmentSettings,
+    DataSettings,
+    LoopSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Recipe,
+    ScheduleSettings,
+    TargetSettings,
+)
+from train.split import split_off
+
+Tell = Callable[[str], None]
+Column = NDArray[np.float64]
+
+# Pixels of the input that the middle object of the smallest class should have at its shorter side: nine cells.
+OBJECT_PIXELS = 36
+# The longer side of the input is between these; SIDE_STEP is what the networks' strides allow.
+SMALLEST_SIDE, LARGEST_SIDE, SIDE_STEP = 320, 512, 32
+# Standard deviation of the logarithm of sizes within a class, below which objects are of one size.
+ONE_SIZE = 0.27
+# Where images know no up, objects lie at all heights (the largest distance from an even distribution), are about as
+# wide as high, and there are several in an image.
+EVEN_HEIGHTS, ROUND, SEVERAL = 0.1, 1.1, 3.0
+BATCH, SMALL_BATCH, FEW_IMAGES = 8, 4, 64
+LEARNING_RATE = 5e-4
+# Of the steps, over which the running mean of the weights reaches back; and the least and the most it decays by.
+MEAN_SHARE, LEAST_DECAY, MOST_DECAY = 0.02, 0.9, 0.999
+# Of the minutes, for what cannot be foreseen; and seconds for the report.
+RESERVE, REPORT_SECONDS = 0.07, 8.0
+# A mirrored image is evaluated alone, which takes so much longer.
+ALONE = 3.0
+EVALUATIONS = 12
+# Pictures are drawn after epochs that take longer: they take half a second.
+PICTURE_SECONDS = 20.0
+FEWEST_EPOCHS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What the boxes of a data set are like; sides relative to the longer side of the image.
+
+    shorter     (N,) shorter sides
+    class_ids   (N,)
+    aspects     (N,) logarithm of width by height
+    heights     (N,) of the centres, 0 at the top to 1 at the bottom
+    sizes       (N,) logarithm of the square root of the area
+    """
+
+    shorter: Column
+    class_ids: NDArray[np.int64]
+    aspects: Column
+    heights: Column
+    sizes: Column
+
+    @classmethod
+    def of(cls, data: CocoData) -> "Objects":
+        wholes = np.repeat([(image.width, image.height) for image in data.images], _counts(data), axis=0)
+        boxes = np.concatenate([image.boxes_xyxy for image in data.images]).astype(float)
+        boxes = boxes.clip(0, np.tile(wholes, 2))
+        sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=1e-3)
+        longer = wholes.max(1, keepdims=True)
+        return cls(
+            shorter=(sides / longer).min(1),
+            class_ids=np.concatenate([image.class_ids for image in data.images]),
+            aspects=np.log(sides[:, 0] / sides[:, 1]),
+            heights=(boxes[:, 1] + boxes[:, 3]) / 2 / wholes[:, 1],
+            sizes=np.log(np.sqrt(sides.prod(1)) / longer[:, 0]),
+        )
+
+
+def _counts(data: CocoData) -> list[int]:
+    return [len(image.class_ids) for image in data.images]
+
+
+# -- what the data says
+
+
+def choose(folder: Path, model: str, out: Path, seed: int, tell: Tell) -> tuple[Recipe, CocoData]:
+    """All but the length of the training, and the images to train on; `tell` hears each choice with its reason.
+
+    Raises DataError, or OSError where `out` cannot be written.
+    """
+    if model not in SPECS:
+        raise ValueError(f"model '{model}': allowed are {', '.join(list_models())}")
+    settings = _splits(folder, out, seed, tell)
+    data = read_coco(settings.train_json, settings.train_images)
+    objects = Objects.of(data)
+    images = len(data.images)
+    batch = BATCH if images >= FEW_IMAGES else SMALL_BATCH
+    tell(f"batch {batch}: {images} images are {'enough' if batch == BATCH else 'few, and more steps learn more'}")
+    tell(f"rate {LEARNING_RATE:g} at the most, with norms put back and a guard that halves it where it is too high")
+    recipe = Recipe(
+        data=settings,
+        out=str(out),
+        model=ModelSettings(
+            name=model,
+            input_size=_input_size(data, objects, tell),
+            new_classes="nearest",
+            put_norms_back=True,
+        ),
+        augment=_augment(data, objects, tell),
+        targets=TargetSettings(max_objects=max(128, max(_counts(data)))),
+        size_loss="giou",
+        optimiser=OptimiserSettings(
+            kind="adamw", learning_rate=LEARNING_RATE, weight_decay=0.01, clip_norm=10.0, guard=True
+        ),
+        schedule=ScheduleSettings(kind="one_cycle", epochs=FEWEST_EPOCHS),
+        loop=LoopSettings(batch=batch, seed=seed),
+    )
+    return recipe, data
+
+
+def _splits(folder: Path, out: Path, seed: int, tell: Tell) -> DataSettings:
+    found = {split.name: split for split in folder_splits(folder)}
+    if "train" not in found:
+        raise DataError(f"{folder}: no train.json there, only {', '.join(found)}.json; give what is to be learnt from")
+    images = str(folder / "images")
+    paths = {name: str(split.json_path) for name, split in found.items()}
+    tell(f"{folder}: {', '.join(f'{name}.json' for name in found)}")
+    if "val" not in found:
+        parts = split_off(found["train"].json_path, found["train"].image_folder, out / "split", seed)
+        if parts:
+            paths |= {"train": str(parts[0]), "val": str(parts[1])}
+            tell(
+                f"no val.json: part of train.json is held back, drawn with seed {seed}, copies on one side ({parts[1]})"
+            )
+        else:
+            tell("no val.json, and too few images to hold some back: the last epoch is kept")
+    return DataSettings(
+        train_json=paths["train"],
+        train_images=images,
+        val_json=paths.get("val", ""),
+        val_images=images if "val" in paths else "",
+        test_json=paths.get("test", ""),
+        test_images=images if "test" in paths else "",
+    )
+
+
+def _input_size(data: CocoData, objects: Objects, tell: Tell) -> str:
+    """As large as the smallest class needs, in the shape of the images."""
+    middles = {
+        data.class_names[i]: float(np.median(objects.shorter[objects.class_ids == i]))
+        for i in set(objects.class_ids.tolist())
+    }
+    smallest = min(middles, key=lambda name: middles[name])
+    wanted = OBJECT_PIXELS / middles[smallest]
+    longer = min(max(wanted, SMALLEST_SIDE), LARGEST_SIDE)
+    aspect = float(np.median([image.width / image.height for image in data.images]))
+    sides = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
+    width, height = (max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP) for side in sides)
+    tell(
+        f"input {width}x{height}: the images' shape, and {middles[smallest] * max(width, height):.0f} pixels for the "
+        f"shorter side of the smallest class, {smallest}"
+    )
+    return f"{width}x{height}"
+
+
+def _augment(data: CocoData, objects: Objects, tell: Tell) -> AugmentSettings:
+    spread = _within_classes(objects.sizes, objects.class_ids)
+    if spread < ONE_SIZE:
+        sized = AugmentSettings(scale_low=0.85, scale_high=1.15, crop=False)
+        tell(f"scales 0.85 to 1.15, whole images: objects of a class are of one size (they vary by {spread:.0%})")
+    else:
+        sized = AugmentSettings()
+        tell(f"scales 0.6 to 1.3, with crops: objects of a class are of many sizes (they vary by {spread:.0%})")
+    if _know_no_up(data, objects):
+        tell("also turned upside down: objects lie at all heights and are as wide as high, so the images know no up")
+        return replace(sized, flip_vertical=0.5)
+    tell("left and right are exchanged, up and down are not: objects do not lie evenly at all heights")
+    return sized
+
+
+def _within_classes(values: Column, class_ids: NDArray[np.int64]) -> float:
+    """Standard deviation around each class's own mean."""
+    means = np.bincount(class_ids, values) / np.maximum(np.bincount(class_ids), 1)
+    return float(np.sqrt(np.mean((values - means[class_ids]) ** 2)))
+
+
+def _know_no_up(data: CocoData, objects: Objects) -> bool:
+    heights = np.sort(objects.heights)
+    from_even = np.abs(heights - np.linspace(0, 1, len(heights))).max()
+    is_round = abs(float(np.median(objects.aspects))) <= np.log(ROUND)
+    return bool(from_even <= EVEN_HEIGHTS and is_round and np.mean(_counts(data)) >= SEVERAL)
+
+
+# -- what the minutes allow
+
+
+def fitted(
+    recipe: Recipe, pace: Pace, images: tuple[int, int, int], seconds: float, tell: Tell
+) -> tuple[Recipe, float]:
+    """The recipe with as many epochs as go into the seconds left, and how many of them are for what follows the last
+    epoch; `images` to train on, choose by and report on."""
+    train, val, test = images
+    steps = max(1, train // min(recipe.loop.batch, train))
+    last = (ALONE + 1) * (test or val or train) * pace.image_seconds + val * pace.image_seconds + REPORT_SECONDS
+    left = seconds * (1 - RESERVE) - last - pace.start_seconds - EVALUATIONS * val * pace.image_seconds
+    epochs = max(FEWEST_EPOCHS, int(left / (steps * pace.step_seconds)))
+    every = -(-epochs // EVALUATIONS)
+    decay = min(max(1 - 1 / (MEAN_SHARE * epochs * steps), LEAST_DECAY), MOST_DECAY)
+    tell(
+        f"{epochs} epochs of {steps} steps: a step takes {pace.step_seconds:.2f} s here, and start, evaluations and "
+        f"report leave {max(left, 0) / 60:.1f} minutes"
+    )
+    recipe = replace(
+        recipe,
+        optimiser=replace(recipe.optimiser, ema_decay=round(decay, 4)),
+        schedule=replace(recipe.schedule, epochs=epochs),
+        loop=replace(
+            recipe.loop, evaluate_every=every, pictures=4 if steps * pace.step_seconds > PICTURE_SECONDS else 0
+        ),
+    )
+    return recipe, last
