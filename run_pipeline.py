@@ -47,11 +47,11 @@ def main() -> int:
         is_log = command.settings.run.log == "json"
         from pipeline.command import preflight
 
-        preflight.check(command.settings, command.config)
+        settings = preflight.check(command.settings, command.config)
         if command.validate:
             from pipeline.command.validate import validate
 
-            return validate(command.settings)
+            return validate(settings)
         from pipeline.command.console import Console
         from pipeline.command.log import Log
         from pipeline.control.follow import Watched
@@ -59,8 +59,9 @@ def main() -> int:
 
         with Log(command.settings) if is_log else Console(command.verbose) as console:
             check = partial(preflight.check_one, config=command.config)
-            watched = Watched(command.config, command.read) if command.watch and command.config else None
-            state = Supervisor(command.settings, console.update, check, watched, command.config).run()
+            read = partial(preflight.read_again, command.read)
+            watched = Watched(command.config, read) if command.watch and command.config else None
+            state = Supervisor(settings, console.update, check, watched, command.config).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)
         console.summarise(state)

@@ -37,6 +37,7 @@ class ModelSpec:
     resize               how a frame becomes the input: "stretch" (to width × height) or "letterbox" (aspect kept)
     class_names          one per heat map channel
     size_multiple        what input height and width must be divisible by
+    score_threshold      from which score on objects are best reported, where that was measured
     weights_file         the checkpoint with these facts, or None where nothing ships
 
     Raises ValueError where a value is not allowed.
@@ -52,6 +53,7 @@ class ModelSpec:
     class_names: tuple[str, ...]
     size_multiple: int = 32
     channel_order: str = "rgb"
+    score_threshold: float | None = None
     weights_file: Path | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +68,8 @@ class ModelSpec:
             raise ValueError(f"resize '{self.resize}': allowed are {' and '.join(RESIZE_MODES)}")
         if self.channel_order not in CHANNEL_ORDERS:
             raise ValueError(f"channel_order '{self.channel_order}': allowed are {' and '.join(CHANNEL_ORDERS)}")
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold {self.score_threshold}: allowed is 0 to 1")
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names must be at least one name, each only once")
 
@@ -77,9 +81,11 @@ class ModelSpec:
         return replace(self, class_names=names, weights_file=None)
 
     def to_json(self) -> str:
-        """One line that `from_json` reads; where the weights lie is left out."""
+        """One line that `from_json` reads; where the weights lie is left out, and a threshold that nobody measured."""
         facts = asdict(self)
         del facts["weights_file"]
+        if self.score_threshold is None:
+            del facts["score_threshold"]
         return json.dumps(facts, sort_keys=True)
 
     @classmethod

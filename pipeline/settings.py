@@ -118,6 +118,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# Of a model that does not say from which score on its objects are best reported.
+USUAL_SCORE = 0.3
+
+
 class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The network and where it runs. Raises ValueError for an input or threads beyond the largest."""
 
@@ -144,8 +148,8 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # Every so many frames are computed in fp32, too, and it is told how far the two part; 0: none
     shadow: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    # Objects below it are not reported
-    score_threshold: Fraction = 0.3
+    # Objects below it are not reported; None: what the checkpoint says is best, or 0.3
+    score_threshold: Fraction | None = None
     # A frame that looks as the last computed one takes over what was found there, so many in a row at most; None: never
     still: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     # One in so many of those frames is computed all the same, to tell what is missed; None: none
@@ -157,6 +161,10 @@ class InferSettings(Struct, frozen=True, forbid_unknown_fields=True):
         if self.workers and self.threads and self.workers * self.threads > MOST_THREADS_IN_ALL:
             counts = f"workers {self.workers} × threads {self.threads}"
             raise ValueError(f"{counts}: at most {MOST_THREADS_IN_ALL} threads in all")
+
+    def score(self) -> float:
+        """The `score_threshold`, or the usual one."""
+        return USUAL_SCORE if self.score_threshold is None else self.score_threshold
 
     def check_model(self, known: list[str]) -> None:
         """Raises UsageError for a model that is none of the `known`."""
@@ -462,4 +470,4 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def lowest_score(self) -> float:
         """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""
-        return min(self.infer.score_threshold, self.track.low_score)
+        return min(self.infer.score(), self.track.low_score)

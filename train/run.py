@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import cv2
 import msgspec
 import torch
 
-from models import load_model
+from models import load_model, save_checkpoint
 from models.centernet import CenterNet
 from train.average_precision import Scores, with_intervals
 from train.coco import CocoData, read_coco, same_classes
@@ -222,15 +222,22 @@ class Run:
         if scores.threshold:
             watch.tell(best_threshold_line(scores))
         if self._val:
-            self._warn_of_few(
-                watch, scores if data is self._val else with_intervals(self._evaluate(network, self._val))
-            )
+            on_val = scores if data is self._val else with_intervals(self._evaluate(network, self._val))
+            self._warn_of_few(watch, on_val)
+            self._write_threshold(network, best, on_val)
         figures = scores.figures() | {"with_flip": {each: getattr(flipped, each) for each in PRECISIONS}}
         (self._folder / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
         write_report(self._folder, self._recipe, data, scores, name, flipped)
         watch.tell(
             f"wrote {best} and {self._folder / 'report.html'}; to run it: ./run_pipeline.py SOURCE --weights {best}"
         )
+
+    def _write_threshold(self, network: CenterNet, best: Path, on_val: Scores) -> None:
+        """Into the checkpoint: the pipeline's usual score for it. Of validation, for on the test images it is told how
+        good it is."""
+        if on_val.threshold:
+            spec = replace(network.spec, score_threshold=round(on_val.threshold.score, 3), weights_file=None)
+            save_checkpoint(network.state_dict(), best, spec)
 
     def _warn_of_few(self, watch: Watch, scores: Scores) -> None:
         """Where which epoch is best may be chance."""

@@ -64,14 +64,16 @@ def _load(network: CenterNet, settings: ModelSettings, tell: Tell) -> None:
     path = resolve_weights(None if settings.start == "shipped" else settings.start, settings.name)
     loaded = load_checkpoint(network, path, allow_head_mismatch=True)
     tell(f"{settings.name}: starts from {path.name}")
-    if loaded.reinitialised:
+    if loaded.reinitialised and settings.new_classes == "drawn":
         tell(f"drawn anew, for the classes differ: {', '.join(loaded.reinitialised)}")
 
 
 def _take_nearest(network: CenterNet, settings: ModelSettings, data: CocoData, tell: Tell) -> None:
     """The heat maps of classes that the start does not know begin as those of known ones."""
     if settings.start in ("none", "imagenet"):
-        raise ValueError(f"model.new_classes nearest: start {settings.start} knows no classes; give a checkpoint")
+        raise ValueError(
+            f"model.new_classes nearest: start {settings.start} knows no classes; give a checkpoint, or drawn"
+        )
     known = load_model(settings.name, None if settings.start == "shipped" else settings.start)
     names = known.spec.class_names
     if names == data.class_names:

@@ -4,9 +4,11 @@ block, writes nothing, and knows no torch.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from msgspec.structs import replace
 
 import models
 from configs.uri import shown_text
@@ -20,8 +22,8 @@ _LISTS = (b"#EXTM3U", b"ffconcat version", b"\xef\xbb\xbf#EXTM3U")
 _LONGEST_LIST_BYTES = 1 << 20
 
 
-def check(settings: Settings, config: str | None = None) -> None:
-    """`config` is the file that the settings are from.
+def check(settings: Settings, config: str | None = None) -> Settings:
+    """The settings with what the model itself says; `config` is the file that they are from.
 
     Raises UsageError, OutputError or SourceError for the first thing that is wrong.
     """
@@ -34,6 +36,23 @@ def check(settings: Settings, config: str | None = None) -> None:
     written = _written(settings, config, weights)
     for source in settings.sources.values():
         check_inputs({"the source": _files(source)}, written)
+    return with_models_own(settings)
+
+
+def with_models_own(settings: Settings) -> Settings:
+    """From which score on objects are reported, where the settings do not say and the checkpoint does.
+
+    Raises UsageError for weights that are none, or not for the model.
+    """
+    if settings.infer.score_threshold is not None:
+        return settings
+    spec = _described(settings)[1]
+    return replace(settings, infer=replace(settings.infer, score_threshold=spec and spec.score_threshold))
+
+
+def read_again(read: Callable[[], Settings]) -> Settings:
+    """Of a file that is followed: its settings with what the model itself says. Raises UsageError."""
+    return with_models_own(read())
 
 
 def check_one(settings: Settings, source_id: str, config: str | None = None) -> None:
@@ -83,10 +102,7 @@ def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
 
     Raises UsageError for weights that are none, or not for the model.
     """
-    try:
-        path, spec = models.describe_weights(settings.infer.model, settings.infer.weights)
-    except models.CheckpointError as error:
-        raise UsageError(f"infer.weights: {error}") from None
+    path, spec = _described(settings)
     if spec:
         return path, spec.class_names
     # Weights without names have the usual classes, or numbered ones: how many shows when they are loaded.
@@ -94,6 +110,13 @@ def _weights(settings: Settings) -> tuple[Path, tuple[str, ...]]:
     named = dict.fromkeys((*settings.postprocess.classes, *sorted(counted)))
     numbered = (name for name in named if name.startswith(models.NUMBERED_CLASS))
     return path, models.SPECS[settings.infer.model].class_names + tuple(numbered)
+
+
+def _described(settings: Settings) -> tuple[Path, models.ModelSpec | None]:
+    try:
+        return models.describe_weights(settings.infer.model, settings.infer.weights)
+    except models.CheckpointError as error:
+        raise UsageError(f"infer.weights: {error}") from None
 
 
 def _files(source: SourceSettings) -> Iterable[Path]:

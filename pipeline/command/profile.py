@@ -53,7 +53,7 @@ class Wish(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Raises CenterStreamError; what was measured before is written all the same."""
     wish = parse(arguments)
-    preflight.check(wish.settings, wish.config)
+    wish = wish._replace(settings=preflight.check(wish.settings, wish.config))
     _make_folder(wish)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # under nohup it outlives its terminal

@@ -100,9 +100,9 @@ class Follower:
                 self._run.add(name, self._to_come.pop(name))
 
     def _tune(self, now: Settings) -> None:
-        score, classes = now.infer.score_threshold, now.postprocess.classes
+        score, classes = now.infer.score(), now.postprocess.classes
         for_all = Retune(
-            score if score != self._told.infer.score_threshold else None,
+            score if score != self._told.infer.score() else None,
             classes if classes != self._told.postprocess.classes else None,
         )
         if for_all != Retune():

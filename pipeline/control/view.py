@@ -72,7 +72,7 @@ def _source_view(
         nominal_frames_per_second=start.frames_per_second if start else None,
         is_live=bool(start and start.is_live),
         is_required=source.settings.required,
-        score_threshold=start.score_threshold if start else settings.infer.score_threshold,
+        score_threshold=start.score_threshold if start else settings.infer.score(),
         classes=start.classes if start else settings.postprocess.classes,
         max_rate=max_rate or None,
         every=(tuning and tuning.every) or source.settings.every,

@@ -217,7 +217,7 @@ class Decode(SourceStage):
             height=info.height,
             frames_per_second=info.frames_per_second,
             frame_count=count or self._settings.max_frames,
-            score_threshold=before.score_threshold if before else wish.infer.score_threshold,
+            score_threshold=before.score_threshold if before else wish.infer.score(),
             classes=before.classes if before else wish.postprocess.classes,
             zones=before.zones if before else self._settings.zones,
             lines=before.lines if before else self._settings.lines,

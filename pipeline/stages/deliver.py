@@ -100,7 +100,7 @@ class Deliver(Stage):
 
     def _source(self, source_id: str) -> _Source:
         if source_id not in self._sources:
-            self._sources[source_id] = _Source(self.kit.settings.infer.score_threshold)
+            self._sources[source_id] = _Source(self.kit.settings.infer.score())
         return self._sources[source_id]
 
     def stream_started(self, start: StreamStart) -> None:

@@ -151,7 +151,7 @@ class Infer(RoundStage):
         if is_on_probation:
             self._probation = Probation(self._exact)
         if is_shadowed:
-            self._shadow = Shadow(self._exact, self._settings.score_threshold)
+            self._shadow = Shadow(self._exact, self._settings.score())
             self.kit.meter.figures = self._shadow.figures
 
     def process_round(self, frames: list[Frame]) -> None:

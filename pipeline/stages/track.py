@@ -30,7 +30,7 @@ class Track(Stage):
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
         self._settings = kit.settings.track
-        self._usual_threshold = kit.settings.infer.score_threshold
+        self._usual_threshold = kit.settings.infer.score()
         self._trackers: dict[str, Tracker] = {}
         self._score_thresholds: dict[str, float] = {}
         self._computed: dict[str, _Computed] = {}

@@ -7,6 +7,7 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +281,14 @@ def test_a_description_that_its_own_heads_deny_is_refused(model, tmp_path):
     assert_refused(model, tmp_path / "a.safetensors", "names 80 classes, but its heat maps are 2")
 
 
+def test_from_which_score_on_it_is_best_is_said_where_it_was_measured(model, tmp_path):
+    for name, score in (("measured", 0.41), ("unknown", None)):
+        path = tmp_path / f"{name}.safetensors"
+        save_checkpoint(model.state_dict(), path, replace(SPEC, score_threshold=score))
+        assert read_spec(path).score_threshold == score
+        assert (b"score_threshold" in path.read_bytes()) == (score is not None)
+
+
 # Files that are damaged, or meant to do damage.
 
 
@@ -307,6 +316,7 @@ BAD_BYTES = {
     "no spec": (lambda good: safetensors.torch.save({}, metadata_of("[]")), "description is not valid"),
     "half a spec": (lambda good: safetensors.torch.save({}, metadata_of('{"name": "x"}')), "description is not valid"),
     "wrong value": (lambda good: spec_with(resize="x"), "stretch and letterbox"),
+    "no score": (lambda good: spec_with(score_threshold=1.5), "score_threshold 1.5: allowed is 0 to 1"),
     "wrong type": (lambda good: spec_with(stride="4"), "stride"),
     "no weights": (lambda good: safetensors.torch.save({}, metadata_of(SPEC.to_json())), "missing: .* more"),
 }

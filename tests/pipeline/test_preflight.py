@@ -11,6 +11,8 @@ import torch
 
 from models import SPECS, save_checkpoint
 from models.spec import DEFAULT_MODEL
+from pipeline.command import preflight
+from pipeline.settings import InferSettings, Settings
 from tests.kit.harness import HANG_SECONDS, run_here
 from tests.kit.places import CLIP, ROOT
 
@@ -89,6 +91,21 @@ def test_validate_tells_what_is_wrong_in_one_line(options: list, problem: str, f
 def test_validate_finds_no_fault_with_what_is_right(options: list, folder) -> None:
     done = run_here(CLIP, *options, "--validate")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "score"),
+    [(None, None, 0.3), (0.42, None, 0.42), (0.42, 0.2, 0.2), (0.0, None, 0.0)],
+    ids=["nobody says", "the model says", "the user says too", "the model reports all"],
+)
+def test_objects_are_reported_from_the_score_that_the_model_says_where_the_user_does_not(
+    own, given, score, tmp_path
+) -> None:
+    path = tmp_path / "own.safetensors"
+    save_checkpoint({"hm.weight": torch.zeros(1)}, path, replace(SPECS[DEFAULT_MODEL], score_threshold=own))
+    asked = Settings(infer=InferSettings(weights=str(path), score_threshold=given))
+    for settings in (preflight.check(asked), preflight.with_models_own(asked)):
+        assert settings.infer.score() == score
 
 
 TWO = (CLIP, CLIP, "--name", "door", "--name", "yard")

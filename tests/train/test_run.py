@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models import load_model
+from models import load_model, read_spec
 from tests.kit.harness import HANG_SECONDS, children, finish, run, wait_until
 from tests.kit.places import ROOT
 from train.__main__ import main
@@ -78,6 +78,7 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
         "state.safetensors",
         "report.html",
     } <= {path.name for path in out.iterdir()}
+    assert 0.0 < (read_spec(out / "best.safetensors").score_threshold or 0.0) < 1.0
     assert float(rows(out)[-1]["loss"]) < 0.2 * float(rows(out)[0]["loss"])
     assert list((out / "pictures").iterdir())
     ran = run(

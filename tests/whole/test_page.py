@@ -312,11 +312,13 @@ def test_large_view_tells_the_figures_of_the_ledger(page: Page, visit: Visit) ->
         wait_until(
             lambda: re.search(equation(page.source("pattern")), ledger.inner_text()), what="the last frame's fate"
         )
+        source, drops = (
+            page.source("pattern"),
+            visit.page.get_by_role("table", name="Dropped frames by reason").inner_text(),
+        )
     finally:
         page.say({"type": "hold", "source_id": "pattern", "paused": False})
-    source = page.source("pattern")
     assert source
-    drops = visit.page.get_by_role("table", name="Dropped frames by reason").inner_text()
     assert all(drop["reason"] in drops for drop in source["drops"])
     stages = visit.page.get_by_role("table", name="Stages that its frames pass").inner_text()
     assert all(stage in stages for stage in ("decode", "gather", "infer:0", "postprocess", "track", "deliver"))
@@ -354,8 +356,8 @@ def test_a_source_comes_is_paused_and_goes(page: Page, visit: Visit) -> None:
     visit.tile("street").click()
     browser.get_by_role("button", name="Pause", exact=True).click()
     browser.locator(".source .badge[data-state=paused]").wait_for()
-    source = page.source("street")
-    assert source and source["state"] == "paused"
+    # What a signal tells the page, `/view` tells a moment later.
+    wait_until(lambda: (street := page.source("street")) and street["state"] == "paused", what="the pause in the view")
     browser.get_by_role("button", name="Resume").click()
     browser.get_by_role("button", name="Pause", exact=True).wait_for()
     browser.get_by_role("button", name="Remove…").click()
