@@ -18,13 +18,10 @@ from configs.reader import assigned, parse_assignment, read_settings
 from models import DEFAULT_MODEL, list_models
 from models.command import exit_code
 from models.memory import keep_freed_memory
-from train.automatic import Tell, choose, fitted
-from train.coco import CocoData
+from train.automatic import choose, plan
 from train.loop import TrainingError
-from train.pace import measure
 from train.recipe import Recipe
-from train.run import Run, read_data
-from train.start import start_network
+from train.run import Run
 from train.team import Team, join
 
 FAILED = 4
@@ -92,22 +89,16 @@ def train_folder(given: argparse.Namespace, assignments: list[tuple[str, Any]]) 
     tell = partial(print, file=sys.stderr, flush=True)
     out = given.out or _free_folder(Path("runs") / folder.resolve().name)
     recipe, data = choose(folder, given.model or DEFAULT_MODEL, out, given.seed or 0, tell)
-    return train(
-        assigned(Recipe, to_builtins(recipe), assignments),
-        lambda team: _run_in(recipe, data, team, assignments, started + 60 * minutes, tell),
-    )
 
+    def with_given(recipe: Recipe) -> Recipe:
+        return assigned(Recipe, to_builtins(recipe), assignments)
 
-def _run_in(
-    recipe: Recipe, data: CocoData, team: Team, assignments: list[tuple[str, Any]], until: float, tell: Tell
-) -> Run:
-    """A run that ends by `until`, on the monotonic clock."""
-    trial = assigned(Recipe, to_builtins(recipe), assignments)
-    _, val, test = read_data(trial.data)
-    pace = measure(trial, start_network(trial.model, data, lambda text: None), data, team)
-    images = len(data.images), len(val.images) if val else 0, len(test.images) if test else 0
-    recipe, last_seconds = fitted(trial, pace, images, until - time.monotonic(), tell)
-    return Run(assigned(Recipe, to_builtins(recipe), assignments), team, None, until - last_seconds)
+    def make_run(team: Team) -> Run:
+        until = started + 60 * minutes
+        planned, last_seconds = plan(recipe, with_given, data, team, until - time.monotonic(), tell)
+        return Run(planned, team, None, until - last_seconds)
+
+    return train(with_given(recipe), make_run)
 
 
 def _free_folder(wanted: Path) -> Path:

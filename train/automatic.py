@@ -4,6 +4,7 @@ The rules look at the images, at their objects, and at how fast this machine mak
 docs/training.md. Knows no network from inside.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from models import SPECS, list_models
 from train.check import folder_splits
 from train.coco import CocoData, DataError, read_coco
-from train.pace import Pace
+from train.pace import Pace, measure
 from train.recipe import (
     AugmentSettings,
     DataSettings,
@@ -26,7 +27,10 @@ from train.recipe import (
     ScheduleSettings,
     TargetSettings,
 )
+from train.run import read_data
 from train.split import split_off
+from train.start import start_network
+from train.team import Team
 
 Tell = Callable[[str], None]
 Column = NDArray[np.float64]
@@ -49,6 +53,8 @@ RESERVE, REPORT_SECONDS = 0.07, 8.0
 # A mirrored image is evaluated alone, which takes so much longer.
 ALONE = 3.0
 EVALUATIONS = 12
+# With fewer passes over the images than this, a smaller input learns more.
+ENOUGH_EPOCHS = 10
 # Pictures are drawn after epochs that take longer: they take half a second.
 PICTURE_SECONDS = 20.0
 FEWEST_EPOCHS = 3
@@ -166,12 +172,16 @@ def _input_size(data: CocoData, objects: Objects, tell: Tell) -> str:
     longer = min(max(wanted, SMALLEST_SIDE), LARGEST_SIDE)
     aspect = float(np.median([image.width / image.height for image in data.images]))
     sides = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
-    width, height = (max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP) for side in sides)
+    size = _whole_size(*sides)
     tell(
-        f"input {width}x{height}: the images' shape, and {middles[smallest] * max(width, height):.0f} pixels for the "
-        f"shorter side of the smallest class, {smallest}"
+        f"input {size}: the images' shape, and {middles[smallest] * longer:.0f} pixels for the shorter side of the "
+        f"smallest class, {smallest}"
     )
-    return f"{width}x{height}"
+    return size
+
+
+def _whole_size(width: float, height: float) -> str:
+    return "x".join(str(max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP)) for side in (width, height))
 
 
 def _augment(data: CocoData, objects: Objects, tell: Tell) -> AugmentSettings:
@@ -203,6 +213,46 @@ def _know_no_up(data: CocoData, objects: Objects) -> bool:
 
 
 # -- what the minutes allow
+
+
+def plan(
+    recipe: Recipe, with_given: Callable[[Recipe], Recipe], data: CocoData, team: Team, seconds: float, tell: Tell
+) -> tuple[Recipe, float]:
+    """The recipe with its length, by this machine's pace, and the seconds that are for what follows its last epoch.
+    `with_given` puts on top what the user has given, who has the last word.
+
+    Raises ValueError or TrainingError.
+    """
+    started = time.monotonic()
+    _, val, test = read_data(with_given(recipe).data)
+    images = len(data.images), len(val.images) if val else 0, len(test.images) if test else 0
+
+    def with_length(recipe: Recipe) -> tuple[Recipe, float]:
+        trial = with_given(recipe)
+        pace = measure(trial, start_network(trial.model, data, lambda text: None), data, team)
+        planned, last_seconds = fitted(trial, pace, images, seconds - (time.monotonic() - started), tell)
+        return with_given(planned), last_seconds
+
+    planned, last_seconds = with_length(recipe)
+    less = smaller(recipe, planned.schedule.epochs)
+    if less is None or with_given(less).model.input_size != less.model.input_size:
+        return planned, last_seconds
+    tell(
+        f"input {less.model.input_size} instead: of fewer than {ENOUGH_EPOCHS} passes over the images more is learnt so"
+    )
+    return with_length(less)
+
+
+def smaller(recipe: Recipe, epochs: int) -> Recipe | None:
+    """The recipe with an input for which about ENOUGH_EPOCHS go into the time that `epochs` take; None where these are
+    enough, or the input as small as any."""
+    assert recipe.model.input_size
+    width, height = recipe.model.input_wh((0, 0))
+    longer = max(width, height)
+    if epochs >= ENOUGH_EPOCHS or longer <= SMALLEST_SIDE:
+        return None
+    share = max((epochs / ENOUGH_EPOCHS) ** 0.5, SMALLEST_SIDE / longer)
+    return replace(recipe, model=replace(recipe.model, input_size=_whole_size(width * share, height * share)))
 
 
 def fitted(

@@ -4,8 +4,8 @@ import math
 
 # The loss at first, and now at a glance, are means of about so many steps, for a batch alone says little.
 GLANCE_STEPS, LONG_STEPS = 10, 50
-# At a glance it has risen so far above what it was at first; over long, not to have fallen is enough.
-RISEN, NOT_FALLEN = 1.5, 1.001
+# Above what it was at first: a single loss, the mean at a glance, and over long, where not to have fallen is enough.
+BURST, RISEN, NOT_FALLEN = 10.0, 1.5, 1.001
 
 
 class _Mean:
@@ -26,6 +26,7 @@ class Guard:
 
     def __init__(self, first_loss: float | None = None) -> None:
         self.first_loss = first_loss
+        self._very_first: float | None = None
         self.go_on()
 
     def go_on(self) -> None:
@@ -34,7 +35,8 @@ class Guard:
 
     def diverges(self, loss: float) -> bool:
         """Whether with this one it is clear: no number, or worse than at first."""
-        if not math.isfinite(loss):
+        self._very_first = loss if self._very_first is None else self._very_first
+        if not math.isfinite(loss) or loss > BURST * (self.first_loss or self._very_first):
             return True
         glance, long = self._glance.add(loss), self._long.add(loss)
         if self._glance.weight < 0.5:

@@ -7,7 +7,7 @@ that was stopped and resumed makes the same steps, bit for bit, as one that was 
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
 from train.schedule import peak_rate, rate_factor
 from train.start import train_mode
-from train.state import Progress, State, optimiser_tensors, restore_optimiser
+from train.state import Progress, State, Tensors, optimiser_tensors, restore_optimiser
 from train.team import Team
 
 # A state that was good is kept so often. Where the rate was halved so often, it is not the rate.
@@ -75,7 +75,7 @@ class Trainer:
         )
         self._average = average
         self._guard = Guard() if recipe.optimiser.guard else None
-        self._good: State | None = None
+        self._good: tuple[State, State] | tuple[()] = ()  # the older has stood the test
         self._unreadable: set[str] = set()
 
     @property
@@ -98,6 +98,8 @@ class Trainer:
             batch = self._next(batches)
             waited = time.monotonic() - asked
             train_mode(self.network)
+            if self._guard:
+                self._keep_good()
             losses = self._step(batch)
             self.progress.step += 1
             if self._guard:
@@ -149,29 +151,32 @@ class Trainer:
             self._update()
         return told
 
+    def _keep_good(self) -> None:
+        """Now and then, before a step: the state that has stood the test since then is the one to go back to."""
+        if not self._good or self.progress.step % GOOD_STEPS == 0:
+            now = _copied(self.state())
+            self._good = (self._good[1] if self._good else now), now
+
     def _watch_over(self, guard: Guard, loss: float, tell: Callable[[str], None]) -> None:
         """Back to the last good state, at half the rate, where the loss says that it diverges; the order of the images
         goes on. Raises TrainingError where that does not help."""
-        step = self.progress.step
         if not guard.diverges(loss):
             self.progress.first_loss = guard.first_loss
-            if self._good is None or step % GOOD_STEPS == 0:
-                self._good = _copied(self.state())
             return
-        if self._good is None or self.progress.rate_scale < 0.5**MOST_HALVINGS:
+        assert self._good
+        step, good = self.progress.step, self._good[0]
+        if self.progress.rate_scale <= 0.5**MOST_HALVINGS:
             raise TrainingError(
                 f"the loss is {loss:.4g} at step {step}, whatever the rate; look with python -m train.check"
             )
-        scale, best = self.progress.rate_scale / 2, (self.progress.best, self.progress.best_epoch)
-        good_step = self._good.progress.step
-        self.restore(_copied(self._good))
-        self.progress.step, self.progress.rate_scale = step, scale
-        self.progress.best, self.progress.best_epoch = best
+        self.progress.rate_scale /= 2
+        self._take_over(_copied(good).parts)
+        self._good = good, good
         self._optimiser.zero_grad(set_to_none=True)
         guard.go_on()
         tell(
             f"step {step}: the loss rose to {loss:.3g}, the learning rate is too high: back to the weights of step "
-            f"{good_step}, and on with half of it, {self.peak_rate * scale:.3g} at the most"
+            f"{good.progress.step}, and on with half of it, {self.peak_rate * self.progress.rate_scale:.3g} at the most"
         )
 
     def _told(self, losses: dict[str, Tensor], batch: Batch) -> Losses:
@@ -236,14 +241,10 @@ class Trainer:
     def restore(self, state: State) -> None:
         """Raises TrainingError where the state is of another network or of other settings."""
         try:
-            self.network.load_state_dict(state.parts["network"])
-            restore_optimiser(self._optimiser, state.parts.get("optimiser", {}))
-            if self._average:
-                self._average.load_state_dict(state.parts["average"])
+            self._take_over(state.parts)
         except (RuntimeError, KeyError, ValueError) as error:
             text = " ".join(str(error).split())[:200]
             raise TrainingError(f"the state to resume is of another network or recipe ({text})") from None
-        torch.set_rng_state(state.parts["random"]["torch"])
         if state.progress.scaler:
             self._scaler.load_state_dict(state.progress.scaler)
         recipe = self.progress.recipe
@@ -251,6 +252,13 @@ class Trainer:
         self.progress.recipe = recipe
         if self._guard:
             self._guard.first_loss = self.progress.first_loss
+
+    def _take_over(self, parts: Mapping[str, Tensors]) -> None:
+        self.network.load_state_dict(parts["network"])
+        restore_optimiser(self._optimiser, parts.get("optimiser", {}))
+        if self._average:
+            self._average.load_state_dict(parts["average"])
+        torch.set_rng_state(parts["random"]["torch"])
 
     def save_weights(self, path: Path) -> None:
         """A checkpoint that the pipeline runs. Raises OSError."""

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from configs.reader import read_settings
 from models import load_model
 from tests.kit.places import ROOT
 from train.__main__ import main
-from train.automatic import FEWEST_EPOCHS, choose, fitted
+from train.automatic import FEWEST_EPOCHS, choose, fitted, smaller
 from train.check import DataError
 from train.coco import read_coco
 from train.pace import Pace
-from train.recipe import DataSettings, Recipe, ScheduleSettings
+from train.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings
 from train.split import ENOUGH, split_off
 
 MINI = ROOT / "tests" / "data" / "bccd_mini"
@@ -176,6 +177,22 @@ def test_more_time_is_more_epochs() -> None:
         for minutes in (5, 20, 60)
     ]
     assert epochs[0] >= FEWEST_EPOCHS and 3 < epochs[1] / epochs[0] < 6 and 2.5 < epochs[2] / epochs[1] < 3.5
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs", "less"),
+    [
+        ("512x384", 10, None),
+        ("512x384", 9, "480x352"),
+        ("512x384", 5, "352x256"),
+        ("512x384", 1, "320x256"),
+        ("384x512", 1, "256x320"),
+        ("320x256", 1, None),
+    ],
+)
+def test_with_few_passes_the_input_is_smaller(size, epochs, less) -> None:
+    planned = smaller(replace(recipe(), model=ModelSettings(input_size=size)), epochs)
+    assert (planned and planned.model.input_size) == less
 
 
 # -- as its user runs it

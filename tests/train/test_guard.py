@@ -29,11 +29,24 @@ def test_no_losses_are_no_divergence() -> None:
         ([*FALLING, *[2.0] * 400], None),  # worse than it was, better than at first
         ([2.0, 2.0, math.nan], 0),
         ([math.inf], 0),
-        ([*FALLING[:100], *[40.0] * 10], 10),
+        ([*FALLING[:100], *[6.0] * 20], 15),
+        ([2.0, 30.0], 0),
+        ([2.0, *[6.0] * 4, 0.1], None),  # of so few steps there is no mean
         ([2.0] * 20 + [2.0 * 1.05**step for step in range(100)], 50),  # as large objects' sizes did
         ([2.0] * 10 + [2.2] * 100, 60),  # no better in the long run
     ],
-    ids=["falls", "falls with noise", "rises a little", "nan", "infinity", "bursts", "climbs", "stays above"],
+    ids=[
+        "falls",
+        "falls with noise",
+        "rises a little",
+        "nan",
+        "infinity",
+        "rises",
+        "bursts",
+        "swings",
+        "climbs",
+        "stays",
+    ],
 )
 def test_what_is_noticed_and_how_soon(losses: list[float], steps: int | None) -> None:
     noticed = noticed_after(losses)
@@ -51,6 +64,8 @@ def test_who_goes_on_is_measured_by_the_same_begin() -> None:
     assert not any(again.diverges(FALLING[-1] * factor) for factor in (1.0, 2.0) * 100)
     again.go_on()
     assert any(again.diverges(5.0) for _ in range(10))
+    again.go_on()
+    assert again.diverges(100.0)
 
 
 @given(st.lists(st.floats(0.1, 10.0), min_size=30, max_size=60), st.integers(-20, 20).map(lambda power: 2.0**power))

@@ -174,6 +174,21 @@ def test_a_loss_that_is_no_number_stops_the_training(begun, begun_copy) -> None:
     load_model("mobilenetv3", begun_copy / "last.safetensors")
 
 
+def test_a_guarded_training_goes_on_at_a_lower_rate(tmp_path, capfd) -> None:
+    """With a rate that destroys the network at once: to the last step, and it learns after all."""
+    settings = (*TINY, "schedule.epochs=30", "optimiser.learning_rate=3.0", "optimiser.guard=true", "loop.batch=8")
+    out = tmp_path / "run"
+    done = train_here(capfd, out, *settings)
+    lowered = [
+        line for line in done.stderr.splitlines() if "the learning rate is too high: back to the weights" in line
+    ]
+    assert done.returncode == 0 and lowered, done.stderr
+    assert [row["epoch"] for row in rows(out)] == [str(epoch) for epoch in range(1, 31)]
+    assert float(rows(out)[-1]["learning_rate"]) == pytest.approx(3.0 * 0.5 ** len(lowered))
+    assert float(rows(out)[-1]["loss"]) < float(rows(out)[0]["loss"])
+    load_model("mobilenetv3", out / "last.safetensors")
+
+
 def test_a_killed_loader_stops_the_training(tmp_path) -> None:
     process = start(tmp_path / "run", *TINY, "loop.loaders=1", "schedule.epochs=5000")
     wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "state.safetensors").exists())
