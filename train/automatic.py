@@ -37,8 +37,8 @@ Column = NDArray[np.float64]
 
 # Pixels of the input that the middle object of the smallest class should have at its shorter side: nine cells.
 OBJECT_PIXELS = 36
-# The longer side of the input is between these; SIDE_STEP is what the networks' strides allow.
-SMALLEST_SIDE, LARGEST_SIDE, SIDE_STEP = 320, 512, 32
+# The longer side of the input is between these.
+SMALLEST_SIDE, LARGEST_SIDE = 320, 512
 # Standard deviation of the logarithm of sizes within a class, below which objects are of one size.
 ONE_SIZE = 0.27
 # Where images know no up, objects lie at all heights (the largest distance from an even distribution), are about as
@@ -119,7 +119,7 @@ def choose(folder: Path, model: str, out: Path, seed: int, tell: Tell) -> tuple[
         out=str(out),
         model=ModelSettings(
             name=model,
-            input_size=_input_size(data, objects, tell),
+            input_size=_input_size(model, data, objects, tell),
             new_classes="nearest",
             put_norms_back=True,
         ),
@@ -161,7 +161,7 @@ def _splits(folder: Path, out: Path, seed: int, tell: Tell) -> DataSettings:
     )
 
 
-def _input_size(data: CocoData, objects: Objects, tell: Tell) -> str:
+def _input_size(model: str, data: CocoData, objects: Objects, tell: Tell) -> str:
     """As large as the smallest class needs, in the shape of the images."""
     middles = {
         data.class_names[i]: float(np.median(objects.shorter[objects.class_ids == i]))
@@ -172,7 +172,7 @@ def _input_size(data: CocoData, objects: Objects, tell: Tell) -> str:
     longer = min(max(wanted, SMALLEST_SIDE), LARGEST_SIDE)
     aspect = float(np.median([image.width / image.height for image in data.images]))
     sides = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
-    size = _whole_size(*sides)
+    size = _whole_size(model, *sides)
     tell(
         f"input {size}: the images' shape, and {middles[smallest] * longer:.0f} pixels for the shorter side of the "
         f"smallest class, {smallest}"
@@ -180,8 +180,10 @@ def _input_size(data: CocoData, objects: Objects, tell: Tell) -> str:
     return size
 
 
-def _whole_size(width: float, height: float) -> str:
-    return "x".join(str(max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP)) for side in (width, height))
+def _whole_size(model: str, width: float, height: float) -> str:
+    """Near it, of sides that the model takes."""
+    step = SPECS[model].size_multiple
+    return "x".join(str(max(step, round(side / step) * step)) for side in (width, height))
 
 
 def _augment(data: CocoData, objects: Objects, tell: Tell) -> AugmentSettings:
@@ -252,7 +254,8 @@ def smaller(recipe: Recipe, epochs: int) -> Recipe | None:
     if epochs >= ENOUGH_EPOCHS or longer <= SMALLEST_SIDE:
         return None
     share = max((epochs / ENOUGH_EPOCHS) ** 0.5, SMALLEST_SIDE / longer)
-    return replace(recipe, model=replace(recipe.model, input_size=_whole_size(width * share, height * share)))
+    size = _whole_size(recipe.model.name, width * share, height * share)
+    return replace(recipe, model=replace(recipe.model, input_size=size))
 
 
 def fitted(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from configs.reader import read_settings
-from models import load_model
+from models import SPECS, load_model
 from tests.kit.places import ROOT
 from train.__main__ import main
 from train.automatic import FEWEST_EPOCHS, choose, fitted, smaller
@@ -132,6 +132,13 @@ def test_size_and_augmentation_follow_from_the_objects(
     assert (recipe.augment.scale_low > 0.8) == is_of_one_size, told
     assert (recipe.augment.flip_vertical == 0.0) == knows_up, told
     assert recipe.size_loss == "giou" and recipe.model.put_norms_back and recipe.optimiser.guard
+
+
+def test_the_input_has_sides_that_the_model_takes(tmp_path) -> None:
+    folder = folder_of(tmp_path / "data", 20)
+    for model, spec in SPECS.items():
+        chosen_for, _ = choose(folder, model, tmp_path / "run", 0, lambda text: None)
+        assert all(side % spec.size_multiple == 0 for side in chosen_for.model.input_wh((1, 1))), model
 
 
 def test_what_is_chosen_is_told_with_its_reason(tmp_path) -> None:
