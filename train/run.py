@@ -66,7 +66,7 @@ class Tally:
 class Run:
     """Raises ValueError (bad data, a bad checkpoint), or OSError where `out` cannot be written.
 
-    No epoch is begun that would not end by the moment `until` of the monotonic clock.
+    No epoch is begun that would not end by the moment `until` of the monotonic clock, and none goes on after it.
     """
 
     def __init__(self, recipe: Recipe, team: Team, resume: Path | None, until: float = math.inf) -> None:
@@ -111,12 +111,13 @@ class Run:
                 made = progress.step - 1
                 watch.step(progress.step, losses, trainer.rate(made))
                 tally.add(losses, waited, images)
-                if trainer.ends_epoch(made):
+                is_over = time.monotonic() > self._until and trainer.may_stop_after(made)
+                if trainer.ends_epoch(made) or is_over:
                     self._end_epoch(watch, tally)
                     self._epoch_seconds = max(self._epoch_seconds, time.monotonic() - tally.started)
                     tally = Tally()
                     if self._is_over():
-                        watch.tell(f"the time is over after epoch {self._epoch}: this machine became slower")
+                        watch.tell(f"the time is over after step {progress.step}: this machine became slower")
                         break
                 if trainer.may_stop_after(made) and self._team.any(stop()):
                     self._keep_state()

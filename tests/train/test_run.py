@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.reader import parse_assignment, read_settings
 from models import load_model, read_spec
 from tests.kit.harness import HANG_SECONDS, children, finish, run, wait_until
 from tests.kit.places import ROOT
 from train.__main__ import main
+from train.recipe import Recipe
+from train.run import Run
+from train.team import join
 
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 RECIPE = ROOT / "configs" / "train_smoke.yaml"
@@ -187,6 +192,16 @@ def test_a_guarded_training_goes_on_at_a_lower_rate(tmp_path, capfd) -> None:
     assert float(rows(out)[-1]["learning_rate"]) == pytest.approx(3.0 * 0.5 ** len(lowered))
     assert float(rows(out)[-1]["loss"]) < float(rows(out)[0]["loss"])
     load_model("mobilenetv3", out / "last.safetensors")
+
+
+def test_a_training_whose_time_is_over_ends_with_what_it_has(tmp_path, capfd) -> None:
+    out = tmp_path / "run"
+    settings = [parse_assignment(text) for text in (f"out={out}", *TINY, "schedule.epochs=50", "loop.batch=2")]
+    recipe = read_settings(Recipe, str(RECIPE), settings)
+    assert Run(recipe, join("cpu"), None, until=time.monotonic()).go(lambda: False) == 0
+    assert "the time is over after step 1:" in capfd.readouterr().err
+    assert json.loads((out / "scores.json").read_text())["images"] == 8
+    load_model("mobilenetv3", out / "best.safetensors")
 
 
 def test_a_killed_loader_stops_the_training(tmp_path) -> None:
