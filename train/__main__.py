@@ -21,7 +21,7 @@ from models.memory import keep_freed_memory
 from train.automatic import choose, plan
 from train.loop import TrainingError
 from train.recipe import Recipe
-from train.run import Run
+from train.run import Run, check_is_free
 from train.team import Team, join
 
 FAILED = 4
@@ -70,7 +70,7 @@ def run(given: argparse.Namespace) -> int:
                 raise ValueError(f"--{name}: is for a folder of data; {given.what} is a recipe, which says that itself")
         recipe = read_settings(Recipe, given.what, assignments)
         resume = None if given.resume is None else Path(given.resume or Path(recipe.out) / "state.safetensors")
-        return train(recipe, lambda team: Run(recipe, team, resume))
+        return train(recipe.loop.device, lambda team: Run(recipe, team, resume))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
@@ -88,6 +88,7 @@ def train_folder(given: argparse.Namespace, assignments: list[tuple[str, Any]]) 
         raise ValueError(f"{folder}: several processes need a recipe; start one alone, it writes the recipe it chose")
     tell = partial(print, file=sys.stderr, flush=True)
     out = given.out or _free_folder(Path("runs") / folder.resolve().name)
+    check_is_free(out)  # before what is held back is drawn anew there
     recipe, data = choose(folder, given.model or DEFAULT_MODEL, out, given.seed or 0, tell)
 
     def with_given(recipe: Recipe) -> Recipe:
@@ -98,7 +99,7 @@ def train_folder(given: argparse.Namespace, assignments: list[tuple[str, Any]]) 
         planned, last_seconds = plan(recipe, with_given, data, team, until - time.monotonic(), tell)
         return Run(planned, team, None, until - last_seconds)
 
-    return train(with_given(recipe), make_run)
+    return train(with_given(recipe).loop.device, make_run)
 
 
 def _free_folder(wanted: Path) -> Path:
@@ -107,12 +108,12 @@ def _free_folder(wanted: Path) -> Path:
     return next(path for path in chain([wanted], numbered) if not path.exists())
 
 
-def train(recipe: Recipe, make_run: Callable[[Team], Run]) -> int:
+def train(device: str, make_run: Callable[[Team], Run]) -> int:
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.append(number))
     keep_freed_memory()
-    team = join(recipe.loop.device)
+    team = join(device)
     try:
         return make_run(team).go(lambda: bool(stops))
     finally:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models import SPECS, list_models
 from train.check import folder_splits
 from train.coco import CocoData, DataError, read_coco
+from train.order import Order
 from train.pace import Pace, measure
 from train.recipe import (
     AugmentSettings,
@@ -29,10 +30,9 @@ from train.recipe import (
 )
 from train.run import read_data
 from train.split import split_off
-from train.start import start_network
+from train.start import Tell, start_network
 from train.team import Team
 
-Tell = Callable[[str], None]
 Column = NDArray[np.float64]
 
 # Pixels of the input that the middle object of the smallest class should have at its shorter side: nine cells.
@@ -264,7 +264,7 @@ def fitted(
     """The recipe with as many epochs as go into the seconds left, and how many of them are for what follows the last
     epoch; `images` to train on, choose by and report on."""
     train, val, test = images
-    steps = max(1, train // min(recipe.loop.batch, train))
+    steps = Order(train, recipe.loop.batch, 1, recipe.loop.seed).steps_per_epoch
     last = (ALONE + 1) * (test or val or train) * pace.image_seconds + val * pace.image_seconds + REPORT_SECONDS
     left = seconds * (1 - RESERVE) - last - pace.start_seconds - EVALUATIONS * val * pace.image_seconds
     epochs = max(FEWEST_EPOCHS, int(left / (steps * pace.step_seconds)))

@@ -218,12 +218,17 @@ def look_at_images(split: Split) -> list[Look]:
 def _look(image: CocoImage) -> Look:
     try:
         read_pixels(image)
-        content = image.path.read_bytes()
+        digest = content_digest(image.path)
     except ValueError as error:
         return Look(image, problem=one_line(error))
     except OSError as error:
         return Look(image, problem=f"{image.path}: cannot be read ({error.strerror})")
-    return Look(image, hashlib.blake2b(content, digest_size=16).digest())
+    return Look(image, digest)
+
+
+def content_digest(path: Path) -> bytes:
+    """By which copies of an image are known. Raises OSError."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 def _count_along(name: str, done: int, whole: int) -> None:

@@ -86,9 +86,8 @@ class Run:
 
     def _prepare_folder(self, resume: Path | None) -> None:
         if self._team.leads:
-            state = self._folder / "state.safetensors"
-            if state.exists() and not resume:
-                raise ValueError(f"{self._folder} holds a training already: go on with --resume, or give another out")
+            if not resume:
+                check_is_free(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def go(self, stop: Callable[[], bool]) -> int:
@@ -249,6 +248,12 @@ class Run:
                 f"{scores.images} validation images are few to choose an epoch by{_sure(scores)}: "
                 "one that is better by less than that may be so by chance"
             )
+
+
+def check_is_free(folder: Path) -> None:
+    """Raises ValueError for one that holds a training."""
+    if (folder / "state.safetensors").exists():
+        raise ValueError(f"{folder} holds a training already: go on with --resume, or give another out")
 
 
 def _precisions(scores: Scores) -> str:

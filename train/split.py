@@ -3,7 +3,6 @@
 Drawn with a seed; copies of one image stay on one side, or the choice would be by what was learnt by heart.
 """
 
-import hashlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 import numpy as np
 
 from models.files import whole_file
+from train.check import content_digest
 from train.coco import CocoFile, read_file
 
 # So many of a hundred, but not fewer than FEWEST: what these say of an epoch is chance already.
@@ -55,6 +55,6 @@ def _part(file: CocoFile, held_back: set[int], is_val: bool) -> CocoFile:
 def _content(path: Path) -> bytes:
     """What tells copies of an image; a file that cannot be read is like no other, and is told of elsewhere."""
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        return content_digest(path)
     except (OSError, ValueError):
         return str(path).encode(errors="replace")

@@ -242,6 +242,16 @@ def test_what_is_wrong_with_a_folders_command_is_one_line(tmp_path, capfd, argum
     assert len(errors) == 1 and words in errors[0], errors
 
 
+def test_a_folder_that_holds_a_training_keeps_what_was_held_back_for_it(tmp_path, capfd) -> None:
+    data, out = folder_of(tmp_path / "data", 70), tmp_path / "run"
+    split_off(data / "train.json", data / "images", out / "split", 0)
+    (out / "state.safetensors").touch()
+    before = (out / "split" / "val.json").read_bytes()
+    assert main([str(data), "--out", str(out), "--seed", "1"]) == 2
+    assert "holds a training already" in capfd.readouterr().err
+    assert (out / "split" / "val.json").read_bytes() == before
+
+
 def test_a_recipe_says_itself_what_a_folder_is_told(tmp_path, capfd) -> None:
     assert main([str(ROOT / "configs" / "train_smoke.yaml"), "--minutes", "5"]) == 2
     assert "--minutes: is for a folder of data" in capfd.readouterr().err
