@@ -261,7 +261,8 @@ def test_what_was_asked_of_a_source_holds_for_the_decoder_that_takes_over() -> N
         run.wait_for("gate", "live")
         run.say("set", "gate", "max_rate=1")
         run.say("pause", "gate")
-        run.wait_for("gate", "paused")
+        # Written, not just told to the supervisor: what a decoder had not sent yet is lost with it.
+        wait_until(lambda: run.signals("gate").count("paused") == 1, what="a pause")
         pid = worker_pids(run.process.pid)["decode:gate"]
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: worker_pids(run.process.pid).get("decode:gate", pid) != pid, what="another decoder")
