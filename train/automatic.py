@@ -45,7 +45,7 @@ ONE_SIZE = 0.27
 # wide as high, and there are several in an image.
 EVEN_HEIGHTS, ROUND, SEVERAL = 0.1, 1.1, 3.0
 BATCH, SMALL_BATCH, FEW_IMAGES = 8, 4, 64
-LEARNING_RATE = 2.5e-4
+LEARNING_RATE = 5e-4
 # Of the steps, over which the running mean of the weights reaches back; and the least and the most it decays by.
 MEAN_SHARE, LEAST_DECAY, MOST_DECAY = 0.02, 0.9, 0.999
 # Of the minutes, for what cannot be foreseen; and seconds for the report.
@@ -113,7 +113,9 @@ def choose(folder: Path, model: str, out: Path, seed: int, tell: Tell) -> tuple[
     images = len(data.images)
     batch = BATCH if images >= FEW_IMAGES else SMALL_BATCH
     tell(f"batch {batch}: {images} images are {'enough' if batch == BATCH else 'few, and more steps learn more'}")
-    tell(f"rate {LEARNING_RATE:g} at the most, with norms put back and a guard that halves it where it is too high")
+    tell(
+        f"rate {LEARNING_RATE:g} at the most, with weight normalisation and a guard that halves it where it is too high"
+    )
     recipe = Recipe(
         data=settings,
         out=str(out),
@@ -121,7 +123,7 @@ def choose(folder: Path, model: str, out: Path, seed: int, tell: Tell) -> tuple[
             name=model,
             input_size=_input_size(model, data, objects, tell),
             new_classes="nearest",
-            put_norms_back=True,
+            weight_norm=True,
         ),
         augment=_augment(data, objects, tell),
         targets=TargetSettings(max_objects=max(128, max(_counts(data)))),

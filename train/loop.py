@@ -27,13 +27,13 @@ from train.coco import CocoData
 from train.dataset import LOADER_START, UNREADABLE_SHARE, Batch, DetectionDataset, Sample, collate, loader_process
 from train.guard import Guard
 from train.losses import CenterNetLoss
-from train.norms import folded
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
 from train.schedule import peak_rate, rate_factor
 from train.start import train_mode
 from train.state import Progress, State, Tensors, optimiser_tensors, restore_optimiser
 from train.team import Team
+from train.weight_norm import folded
 
 # A state that was good is kept so often. Where the rate was halved so often, it is not the rate.
 GOOD_STEPS, MOST_HALVINGS = 50, 12

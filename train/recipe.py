@@ -42,9 +42,9 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     new_classes: Literal["drawn", "nearest"] = "drawn"
     # Layers whose names start so are not trained
     freeze: tuple[str, ...] = ()
-    # Where batch norms were folded into the weights, as in what ships, they are put back for the training, and folded
-    # again in what is kept
-    put_norms_back: bool = False
+    # Where batch norms were folded into the weights, as in what ships, filters learn a length and a direction
+    # (weight normalisation); what is kept has weights as before
+    weight_norm: bool = False
 
     def __post_init__(self) -> None:
         if max(self.input_wh((0, 0))) > LARGEST_INPUT_SIDE:

@@ -1,5 +1,5 @@
 """The network a training starts with: its weights from a checkpoint, from ImageNet or drawn, its heads for the data's
-classes, its norms, and which of it is trained."""
+classes, how its filters learn, and which of it is trained."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torchvision
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from models import create_model, load_checkpoint, load_model
 from models.centernet import CenterNet
@@ -18,12 +18,12 @@ from models.spec import ModelSpec
 from models.zoo import resolve_weights
 from train.coco import CocoData
 from train.dataset import Batch, DetectionDataset, collate
-from train.norms import put_back
 from train.recipe import ModelSettings, TargetSettings
+from train.weight_norm import put_on
 
 Tell = Callable[[str], None]
 
-# Images that tell of statistics and of classes, evenly from all, and how many go through the network at a time.
+# Images that tell of classes, evenly from all, and how many go through the network at a time.
 SOME_IMAGES, AT_A_TIME = 96, 8
 # A known class that answers less than this where new objects are says nothing of them.
 LEAST_ANSWER = 0.05
@@ -43,8 +43,8 @@ def start_network(settings: ModelSettings, data: CocoData, tell: Tell) -> Center
     network.spec = _spec(network.spec, settings, class_names)
     if settings.new_classes == "nearest":
         _take_nearest(network, settings, data, tell)
-    if settings.put_norms_back and (norms := put_back(network, _some_images(network.spec, data))):
-        tell(f"{norms} norms put back, with the statistics of {min(SOME_IMAGES, len(data.images))} images")
+    if settings.weight_norm and (normed := put_on(network)):
+        tell(f"{normed} convolutions learn lengths and directions of their filters")
     frozen = freeze(network, settings.freeze)
     if settings.freeze:
         tell(f"not trained: {frozen} of {len(list(network.parameters()))} weights")
@@ -109,12 +109,6 @@ def _answers(known: CenterNet, data: CocoData) -> NDArray[np.float64]:
             sums[class_id] += heatmap_bchw[image, :, y, x].numpy()
             counts[class_id] += 1
     return sums / np.maximum(counts, 1)
-
-
-def _some_images(spec: ModelSpec, data: CocoData) -> Iterator[Tensor]:
-    normalise = Normalise(spec)
-    for batch in _some_batches(spec, data):
-        yield normalise(batch.images_bhwc)
 
 
 def _some_batches(spec: ModelSpec, data: CocoData) -> Iterator[Batch]:

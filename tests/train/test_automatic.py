@@ -130,7 +130,7 @@ def test_size_and_augmentation_follow_from_the_objects(
     assert recipe.model.input_size == input_size, told
     assert (recipe.augment.scale_low > 0.8) == is_of_one_size, told
     assert (recipe.augment.flip_vertical == 0.0) == knows_up, told
-    assert recipe.size_loss == "giou" and recipe.model.put_norms_back and recipe.optimiser.guard
+    assert recipe.size_loss == "giou" and recipe.model.weight_norm and recipe.optimiser.guard
 
 
 def test_the_input_has_sides_that_the_model_takes(tmp_path) -> None:
