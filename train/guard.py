@@ -2,10 +2,11 @@
 
 import math
 
-# The loss at first, and now at a glance, are means of about so many steps, for a batch alone says little.
+# The loss now, at a glance and over long, is a mean of about so many steps, for a batch alone says little.
 GLANCE_STEPS, LONG_STEPS = 10, 50
-# Above what it was at first: a single loss, the mean at a glance, and over long, where not to have fallen is enough.
-BURST, RISEN, NOT_FALLEN = 10.0, 1.5, 1.001
+# Above what it was before anything was learnt: a single loss, and the mean at a glance. Above the lowest it has been
+# over long: a network that was torn apart after it had learnt may well be better than it was at first.
+BURST, RISEN, RISEN_AGAIN = 10.0, 1.5, 1.3
 
 
 class _Mean:
@@ -21,27 +22,22 @@ class _Mean:
 
 
 class Guard:
-    """Losses in, step by step. `first_loss` is what the loss was at first, None before that is known: for who goes on
-    with the training later."""
+    """Losses in, step by step; `first_loss` is what the loss was before anything was learnt."""
 
-    def __init__(self, first_loss: float | None = None) -> None:
-        self.first_loss = first_loss
-        self._very_first: float | None = None
+    def __init__(self, first_loss: float) -> None:
+        self._first_loss = first_loss
         self.go_on()
 
     def go_on(self) -> None:
         """With other weights than those that diverged."""
         self._glance, self._long = _Mean(GLANCE_STEPS), _Mean(LONG_STEPS)
+        self._lowest = math.inf
 
     def diverges(self, loss: float) -> bool:
-        """Whether with this one it is clear: no number, or worse than at first."""
-        self._very_first = loss if self._very_first is None else self._very_first
-        if not math.isfinite(loss) or loss > BURST * (self.first_loss or self._very_first):
+        """Whether with this one it is clear: no number, worse than at first, or much worse than it had been."""
+        if not math.isfinite(loss) or loss > BURST * self._first_loss:
             return True
         glance, long = self._glance.add(loss), self._long.add(loss)
-        if self._glance.weight < 0.5:
-            return False
-        if self.first_loss is None:
-            self.first_loss = glance
-        has_not_fallen = self._long.weight > 0.5 and long > NOT_FALLEN * self.first_loss
-        return glance > RISEN * self.first_loss or has_not_fallen
+        if self._long.weight > 0.5:
+            self._lowest = min(self._lowest, long)
+        return (self._glance.weight > 0.5 and glance > RISEN * self._first_loss) or long > RISEN_AGAIN * self._lowest

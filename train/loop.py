@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,8 @@ from train.weight_norm import folded
 
 # A state that was good is kept so often. Where the rate was halved so often, it is not the rate.
 GOOD_STEPS, MOST_HALVINGS = 50, 12
+# That tell a guard what the loss is before anything was learnt.
+FIRST_BATCHES = 8
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 LOADER_END_SECONDS = 5.0  # for the kernel to tell us that a process which broke its connection has ended
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,7 +77,7 @@ class Trainer:
             else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         )
         self._average = average
-        self._guard = Guard() if recipe.optimiser.guard else None
+        self._guard: Guard | None = None
         self._good: tuple[State, State] | tuple[()] = ()  # the older has stood the test
         self._unreadable: set[str] = set()
 
@@ -92,7 +95,9 @@ class Trainer:
         Raises TrainingError.
         """
         self.result.eval()
-        batches = iter(self._loader())
+        batches: Iterator[Batch] = iter(self._loader())
+        if self.recipe.optimiser.guard:
+            batches = self._guarded(batches)
         while self.progress.step < self.steps:
             asked = time.monotonic()
             batch = self._next(batches)
@@ -105,6 +110,19 @@ class Trainer:
             if self._guard:
                 self._watch_over(self._guard, losses["loss"], tell)
             yield losses, waited, len(batch.image_ids)
+
+    def _guarded(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, once the loss before anything was learnt is known, by which the guard measures. After a
+        few steps of learning it can be half of that, to which a training comes back that is sent back to its begin."""
+        looked_at: list[Batch] = []
+        if self.progress.first_loss is None:
+            looked_at = [self._next(batches) for _ in range(min(FIRST_BATCHES, self.steps - self.progress.step))]
+            train_mode(self.network)
+            with torch.no_grad():
+                losses = [self._told(self._losses(batch), batch)["loss"] for batch in looked_at]
+            self.progress.first_loss = sum(losses) / len(losses)
+        self._guard = Guard(self.progress.first_loss)
+        return chain(looked_at, batches)
 
     def _loader(self) -> DataLoader[Sample]:
         recipe, spec, loop = self.recipe, self.network.spec, self.recipe.loop
@@ -161,7 +179,6 @@ class Trainer:
         """Back to the last good state, at half the rate, where the loss says that it diverges; the order of the images
         goes on. Raises TrainingError where that does not help."""
         if not guard.diverges(loss):
-            self.progress.first_loss = guard.first_loss
             return
         assert self._good
         step, good = self.progress.step, self._good[0]
@@ -250,8 +267,6 @@ class Trainer:
         recipe = self.progress.recipe
         self.progress = state.progress
         self.progress.recipe = recipe
-        if self._guard:
-            self._guard.first_loss = self.progress.first_loss
 
     def _take_over(self, parts: Mapping[str, Tensors]) -> None:
         self.network.load_state_dict(parts["network"])

@@ -29,7 +29,7 @@ class Progress(msgspec.Struct):
     best    the highest average precision so far, and the epoch it came with; -1 and 0 before the first evaluation
     scaler  of the gradient scaler for half precision
     rate_scale  of the recipe's learning rate, which was halved whenever the training diverged
-    first_loss  what the loss was at first, once that is known
+    first_loss  what the loss was before anything was learnt, where a guard asked for it
     recipe  as JSON
     """
 
