@@ -95,9 +95,13 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
 
 
 @pytest.mark.thorough
-def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "more", [(), ("model.weight_norm=true", "optimiser.guard=true")], ids=["plain", "as on folders"]
+)
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, more) -> None:
     settings = (
         *TINY,
+        *more,
         "loop.loaders=1",
         "schedule.epochs=10",
         "optimiser.ema_decay=0.9",
