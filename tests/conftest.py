@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """What was compiled is kept between sessions, but not in the user's own cache. And threads that wait for each other
     sleep: two that spin would take the cores from all that runs beside."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if config.cache:
+    if getattr(config, "cache", None):  # not with -p no:cacheprovider
         os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
         if sys.dont_write_bytecode:  # where it may be, it is kept beside the sources
             os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("python")))
