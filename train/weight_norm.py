@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from models.layers import Conv, SqueezeExcite
 
@@ -70,9 +70,8 @@ def _folded(network: nn.Module) -> Iterator[Conv]:
 
 def folded(network: nn.Module) -> dict[str, Tensor]:
     """The weights of `network` under the names they had before `put_on`, lengths and directions multiplied."""
-    inside = "parametrizations."
-    weights = {key: value for key, value in network.state_dict().items() if inside not in key}
+    weights = {key: value for key, value in network.state_dict().items() if ".parametrizations." not in key}
     for name, layer in network.named_modules():
-        if hasattr(layer, "parametrizations"):
+        if isinstance(layer, Conv) and is_parametrized(layer, "weight"):
             weights[f"{name}.weight"] = layer.weight.detach()
     return weights
