@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -497,15 +497,79 @@ def test_nothing_stays_of_a_view_that_was_left(page: Page, visit: Visit) -> None
 # -- when things break
 
 
+def test_a_warning_moves_nothing(page: Page, visit: Visit) -> None:
+    """Whoever is about to press something there does not press what was beside it."""
+    sockets: list[Any] = []
+
+    def keep(socket: Any) -> None:
+        pass_on(socket)
+        sockets.append(socket)
+
+    visit.page.route_web_socket("**/live", keep)
+    visit.page.reload()
+    visit.wait_for_picture(picture_of(visit, "gate"))
+    for place in ("#/gate", "#/"):
+        visit.open(page.url, place)
+        picture = visit.page.locator(".large .picture") if place == "#/gate" else picture_of(visit, "gate")
+        visit.wait_for_picture(picture)
+        before = picture.bounding_box()
+        for warnings in (["the gate squeaks", "the door as well"], []):
+            sockets[-1].send(json.dumps({"type": "view", **page.view(), "warnings": warnings}))
+            summary = visit.page.get_by_text("2 warnings")
+            summary.wait_for(state="visible" if warnings else "hidden")
+            assert picture.bounding_box() == before
+
+
+def pass_on(socket: Any, hears: Callable[[dict], None] = lambda word: None) -> None:
+    """Between a page and the run: what the run says reaches the page, and `hears` each word after that."""
+
+    def hear(message: str | bytes) -> None:
+        socket.send(message)
+        if isinstance(message, str):
+            hears(json.loads(message))
+
+    run = socket.connect_to_server()
+    run.on_message(hear)
+
+
+WATCH = """(node) => {
+  window.states = [];
+  new MutationObserver(() => window.states.push(node.dataset.state)).observe(node, { attributeFilter: ["data-state"] });
+}"""
+
+
 def test_a_lost_source_looks_lost(page: Page, camera: RtspServer, visit: Visit) -> None:
+    """Also where a view comes after the word that it is, and was asked for before."""
+    live: list[dict] = []
+
+    def tell_late(socket: Any) -> None:
+        def hear(word: dict) -> None:
+            if (
+                word.get("type") == "view"
+                and {each["source_id"]: each["state"] for each in word["sources"]}["gate"] == "live"
+            ):
+                live.append(word)
+            elif word.get("kind") == "signal" and word["state"] == "lost":
+                socket.send(json.dumps(live[-1]))
+
+        pass_on(socket, hear)
+
+    visit.page.route_web_socket("**/live", tell_late)
+    visit.page.reload()
     visit.wait_for_picture(picture_of(visit, "gate"))
     assert colourful(visit) > 12
+    visit.tile("gate").evaluate(WATCH)
     camera.kill()
     wait_for_state(visit, "gate", "lost")
     banner = visit.tile("gate").locator(".banner")
     assert re.search(r"No signal since \d\d:\d\d:\d\d \(\d+ s\)", banner.inner_text())
     assert "objects: –" in visit.tile("gate").inner_text()
     assert colourful(visit) < 1
+    wait_until(
+        lambda: visit.page.wait_for_timeout(20) or page.source("gate")["state"] == "lost",
+        what="a view that tells of it",
+    )
+    assert visit.page.evaluate("window.states") == ["lost"]
     assert not visit.tile("gate").locator(".boxes").is_visible()
     visit.page.get_by_role("status").filter(has_text="gate is reconnecting").wait_for(state="attached")
     assert visit.page.title().startswith("1 in trouble")

@@ -282,8 +282,12 @@ def test_its_process_is_started_anew_and_the_run_does_not_notice(page: Page) -> 
     os.kill(after["deliver"], signal.SIGKILL)  # who publishes
     wait_until(lambda: worker_pids(page.run.process.pid).get("deliver") not in (None, after["deliver"]))
     wait_until(lambda: page.get("/sources/door.jpg").status == 200)
-    restarts = {worker["id"]: worker["restarts"] for worker in page.view()["workers"]}
-    assert restarts["serve"] == 1 and restarts["deliver"] == 1
+    wait_until(lambda: restarts(page) == {"serve": 1, "deliver": 1}, what="a view that tells of both")
+
+
+def restarts(page: Page) -> dict[str, int]:
+    """Of the workers that were started anew."""
+    return {worker["id"]: worker["restarts"] for worker in page.view()["workers"] if worker["restarts"]}
 
 
 def test_the_run_ends_cleanly_with_one_who_looks(page: Page) -> None:

@@ -14,6 +14,8 @@ import { SourceView } from "./source.js";
 import { stateOf } from "./words.js";
 
 const ANNOUNCE_MS = 1_000;
+// A view that was asked for before a signal changed may come so much later than the word of it.
+const STALE_MS = 3_000;
 
 class Page {
   #view = null;
@@ -23,6 +25,7 @@ class Page {
   // The newest picture of each source that was seen here: for the large view until its own comes, and of what is lost.
   #newest = new Map();
   #states = new Map();
+  #signals = new Map();
   #large = null;
   #looked = "";
   #unsaid = [];
@@ -103,9 +106,10 @@ class Page {
     this.#view = view;
     this.#aheadSeconds = view.at_unix - Date.now() / 1000;
     const now = new Set(view.sources.map((source) => source.source_id));
-    for (const known of [this.#histories, this.#newest, this.#states])
+    for (const known of [this.#histories, this.#newest, this.#states, this.#signals])
       for (const sourceId of known.keys()) if (!now.has(sourceId)) known.delete(sourceId);
     for (const source of view.sources) {
+      this.#foretell(source);
       this.#history(source.source_id).addView(source);
       this.#announceState(source);
     }
@@ -113,14 +117,24 @@ class Page {
     this.#show();
   }
 
-  /** It comes before the next view would tell of it. */
-  #hearSignal({ source: sourceId, state, cause, at_unix: since, outage }) {
-    const source = this.#view?.sources.find((each) => each.source_id === sourceId);
-    if (!source || source.state === "leaving" || source.state === "ended") return;
-    Object.assign(source, { state, cause, since_unix: since });
-    if (outage) source.last_outages = [...source.last_outages, outage];
+  /** It comes before a view tells of it. */
+  #hearSignal(signal) {
+    this.#signals.set(signal.source, { signal, cameAt: performance.now() });
+    const source = this.#view?.sources.find((each) => each.source_id === signal.source);
+    if (!source) return;
+    this.#foretell(source);
     this.#announceState(source);
     this.#show();
+  }
+
+  /** The source as the last word of its signal has it, also in a view from before: what is lost never looks live again. */
+  #foretell(source) {
+    const { signal, cameAt } = this.#signals.get(source.source_id) ?? {};
+    if (!signal || performance.now() - cameAt > STALE_MS || ["leaving", "ended"].includes(source.state)) return;
+    const { state, cause, at_unix: since_unix, outage } = signal;
+    Object.assign(source, { state, cause, since_unix });
+    const isOver = outage && !source.last_outages.some(({ start_unix }) => start_unix === outage.start_unix);
+    if (isOver) source.last_outages = [...source.last_outages, outage];
   }
 
   #hearPicture(frame, jpeg) {
