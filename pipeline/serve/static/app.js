@@ -127,7 +127,7 @@ class Page {
     this.#show();
   }
 
-  /** The source as the last word of its signal has it, also in a view from before: what is lost never looks live again. */
+  /** As the last word of its signal has it, also in a view from before: what is lost does not look live again. */
   #foretell(source) {
     const { signal, cameAt } = this.#signals.get(source.source_id) ?? {};
     if (!signal || performance.now() - cameAt > STALE_MS || ["leaving", "ended"].includes(source.state)) return;
