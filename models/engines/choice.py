@@ -32,8 +32,9 @@ MARGIN = 1.05
 BATCHES = (1, 2, 4, 8)
 ROUNDS = 5
 ROUND_SECONDS = 0.25
-# What is so many times slower than the best in its best one of the first rounds has no other.
-TRIAL_ROUNDS, HOPELESS = 2, 2.5
+# What is so many times slower than the best in its best one of the first rounds has no other; a batch must be faster
+# than a smaller one.
+TRIAL_ROUNDS, HOPELESS, HOPELESS_BATCH = 2, 1.5, 1.0
 
 EXACT: Precision = "fp32"
 
@@ -191,7 +192,7 @@ class _Trial:
             except EngineError as error:  # such as no memory for so many
                 self.problems.append(str(error))
                 break
-            measured = measure(pair, images_bhwc)
+            measured = measure(pair, images_bhwc, HOPELESS_BATCH)
             speeds.setdefault(best, measured[best])
             speeds[batch] = speeds[best] * measured[batch] / measured[best]
             if speeds[batch] < speeds[best]:
@@ -265,15 +266,18 @@ def _remembered(file_name: str, measure_here: Callable[[], Measured], lament: Ca
         return measured[0] if measured else measure_here()
 
 
-def measure(engines: dict[Name, Engine], images_bhwc: Images) -> dict[Name, float]:
+def measure(engines: dict[Name, Engine], images_bhwc: Images, hopeless: float = HOPELESS) -> dict[Name, float]:
     """Images a second of each with all its lanes at work on these images: the median of rounds in which each has its
-    turn, so that a machine that changes its pace changes it for all."""
+    turn, so that a machine that changes its pace changes it for all. After the first rounds what is `hopeless` times
+    slower than the best has no turn any more, and the last one left needs none."""
     rates: dict[Name, list[float]] = {name: [] for name in engines}
     for number in range(ROUNDS):
         best = max((max(values) for values in rates.values() if values), default=0.0)
-        for name, engine in engines.items():
-            if number < TRIAL_ROUNDS or HOPELESS * max(rates[name]) > best:
-                rates[name].append(_images_per_second(engine, images_bhwc))
+        left = [name for name in engines if number < TRIAL_ROUNDS or hopeless * max(rates[name]) >= best]
+        if number >= TRIAL_ROUNDS and len(left) == 1:
+            break
+        for name in left:
+            rates[name].append(_images_per_second(engines[name], images_bhwc))
     return {name: float(np.median(values)) for name, values in rates.items()}
 
 

@@ -20,7 +20,7 @@ from models import SPECS, create_model, load_model
 from models.agreement import Agreement
 from models.decode import decode
 from models.engines import ENGINES, EngineError, Job, available_engines, create_engine, precisions
-from models.engines.choice import choose, fastest, worth_it
+from models.engines.choice import choose, fastest, measure, worth_it
 from models.export import main as export_main
 from models.pixels import PixelDetector, PixelNetwork
 from tests.kit.drawn_weights import drawn_state_dict
@@ -409,6 +409,33 @@ def test_batches_are_measured_until_one_is_slower_than_the_smaller(shipped, pace
     made.clear()
     again = choose(shipped, SMALL, name="eager", batches=(1, 2, 4, 8))
     assert again.by_batch == choice.by_batch and made == [worth]
+
+
+@pytest.mark.parametrize(
+    ("paces", "hopeless", "turns", "medians"),
+    [
+        ({}, 1.5, {}, {}),
+        ({"a": [10, 20, 10, 10, 10]}, 1.5, {"a": 2}, {"a": 15}),
+        ({"a": [10] * 5, "b": [8, 9, 11, 11, 11]}, 1.5, {"a": 5, "b": 5}, {"a": 10, "b": 11}),
+        ({"a": [10] * 5, "b": [6] * 5}, 1.5, {"a": 2, "b": 2}, {"a": 10, "b": 6}),
+        ({"a": [10] * 5, "b": [9] * 5, "c": [6, 2]}, 1.5, {"a": 5, "b": 5, "c": 2}, {"a": 10, "b": 9, "c": 4}),
+        ({"a": [10] * 5, "b": [2, 7, 7, 7, 7]}, 1.5, {"a": 5, "b": 5}, {"a": 10, "b": 7}),
+        ({"a": [10] * 5, "b": [9.9] * 5}, 1.0, {"a": 2, "b": 2}, {"a": 10, "b": 9.9}),
+        ({"a": [10] * 5, "b": [10] * 5}, 1.0, {"a": 5, "b": 5}, {"a": 10, "b": 10}),
+    ],
+)
+def test_what_has_no_chance_has_no_more_turns(
+    paces: dict, hopeless: float, turns: dict, medians: dict, monkeypatch
+) -> None:
+    taken = dict.fromkeys(paces, 0)
+
+    def turn(name: str, images: object) -> float:
+        taken[name] += 1
+        return paces[name][taken[name] - 1]
+
+    monkeypatch.setattr("models.engines.choice._images_per_second", turn)
+    assert measure({name: name for name in paces}, np.empty(0), hopeless) == medians  # type: ignore[misc]
+    assert taken == turns
 
 
 def test_auto_measures_batches_of_the_fastest_engine_too(shipped, cache) -> None:
