@@ -264,7 +264,8 @@ def test_a_stop_breaks_the_longest_wait(play_server: StartServer) -> None:
     with reading(server.url) as reader:
         reader.wait_for_frames()
         server.kill()
-        reader.wait_for_signal("lost", "refuses the connection")
+        reader.wait_for_signal("lost")
+        time.sleep(0.5)  # what is tried at once fails, in whichever way a server that ends fails
         reader.stop()
     assert reader.source.failure is None
 

@@ -255,7 +255,7 @@ def test_one_who_takes_no_packets_gets_pictures_and_keeps_nobody_waiting(
         """)
         stalled, picture = large(other, page, "gate"), large(visit, page, "gate")
         # Not for packets on the screen: that is over soon, and may be before one looks.
-        wait_until(lambda: settled(other)[-1] == {"gate": "full"} and len(other.packets["gate"]) == PACKET_CREDITS, 60)
+        wait_until(lambda: settled(other)[-1] == {"gate": "full"} and len(packets_of(other)) == PACKET_CREDITS, 60)
         other.wait_for_path(stalled, "jpeg")
         other.wait_for_picture(stalled, after=other.wait_for_picture(stalled))
         assert len(other.packets["gate"]) == PACKET_CREDITS
@@ -263,6 +263,11 @@ def test_one_who_takes_no_packets_gets_pictures_and_keeps_nobody_waiting(
         for _ in range(3):
             visit.wait_for_picture(picture, after=visit.wait_for_picture(picture))
         assert len(visit.packets["gate"]) > PACKET_CREDITS
+
+
+def packets_of(visit: Visit) -> list[tuple[dict, bytes]]:
+    """Of the gate; before any came the first pictures may have."""
+    return visit.packets.get("gate", [])
 
 
 @pytest.mark.parametrize("stage", ["serve", "deliver", "decode:gate"])
@@ -518,6 +523,30 @@ def test_a_warning_moves_nothing(page: Page, visit: Visit) -> None:
             summary = visit.page.get_by_text("2 warnings")
             summary.wait_for(state="visible" if warnings else "hidden")
             assert picture.bounding_box() == before
+
+
+def test_zones_can_be_edited_as_soon_as_there_is_a_picture(page: Page, visit: Visit) -> None:
+    """A view that was asked for before the source had started knows no sides of it."""
+
+    def without_sides(socket: Any) -> None:
+        def hear(message: str | bytes) -> None:
+            word = json.loads(message) if isinstance(message, str) else {}
+            for source in word.get("sources", []):
+                source |= {"width": 0, "height": 0}
+            socket.send(json.dumps(word) if word else message)
+
+        run = socket.connect_to_server()
+        run.on_message(hear)
+
+    visit.page.route_web_socket("**/live", without_sides)
+    visit.page.reload()
+    large(visit, page, "gate")
+    visit.page.keyboard.press("e")
+    visit.page.get_by_role("button", name="Draw a line").click()
+    layer = visit.page.locator(".zone-layer")
+    layer.click(position={"x": 200, "y": 200})
+    visit.page.mouse.move(300, 300)
+    assert re.fullmatch(r"([\d.]+,[\d.]+ ?){2}", layer.locator(".drawn").get_attribute("points"))
 
 
 def pass_on(socket: Any, hears: Callable[[dict], None] = lambda word: None) -> None:

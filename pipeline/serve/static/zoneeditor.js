@@ -96,12 +96,12 @@ export class ZoneEditor {
 
   toggle() {
     if (this.#isEditing) this.#end();
-    else if (this.#source?.width) this.#start();
+    else if (this.#source && this.#sides.width) this.#start();
   }
 
   update(source) {
     this.#source = source;
-    this.edit.disabled = !source.width || source.state === "leaving";
+    this.edit.disabled = !this.#sides.width || source.state === "leaving";
     // What was sent holds from the source's next frame on, and is told a little later.
     const isOurs = this.#isEditing || performance.now() - this.#sentAt < SETTLE_MS;
     if (isOurs) this.screen.picture.layout = this.#layout();
@@ -311,10 +311,15 @@ export class ZoneEditor {
 
   // -- what is shown
 
+  /** Of the picture that is shown: it may be there before the run is heard to tell of its source. */
+  get #sides() {
+    return this.screen.picture.frame ?? this.#source;
+  }
+
   /** Where the picture lies in the layer, in CSS pixels. */
   #fitted() {
     const { width, height } = this.layer.getBoundingClientRect();
-    return fit(this.#source.width, this.#source.height, width, height);
+    return fit(this.#sides.width, this.#sides.height, width, height);
   }
 
   /** The place in the picture, in fractions of it. */
