@@ -528,17 +528,11 @@ def test_a_warning_moves_nothing(page: Page, visit: Visit) -> None:
 def test_zones_can_be_edited_as_soon_as_there_is_a_picture(page: Page, visit: Visit) -> None:
     """A view that was asked for before the source had started knows no sides of it."""
 
-    def without_sides(socket: Any) -> None:
-        def hear(message: str | bytes) -> None:
-            word = json.loads(message) if isinstance(message, str) else {}
-            for source in word.get("sources", []):
-                source |= {"width": 0, "height": 0}
-            socket.send(json.dumps(word) if word else message)
+    def take_sides(word: dict) -> None:
+        for source in word.get("sources", []):
+            source |= {"width": 0, "height": 0}
 
-        run = socket.connect_to_server()
-        run.on_message(hear)
-
-    visit.page.route_web_socket("**/live", without_sides)
+    visit.page.route_web_socket("**/live", lambda socket: pass_on(socket, changes=take_sides))
     visit.page.reload()
     large(visit, page, "gate")
     visit.page.keyboard.press("e")
@@ -549,13 +543,22 @@ def test_zones_can_be_edited_as_soon_as_there_is_a_picture(page: Page, visit: Vi
     assert re.fullmatch(r"([\d.]+,[\d.]+ ?){2}", layer.locator(".drawn").get_attribute("points"))
 
 
-def pass_on(socket: Any, hears: Callable[[dict], None] = lambda word: None) -> None:
-    """Between a page and the run: what the run says reaches the page, and `hears` each word after that."""
+def pass_on(
+    socket: Any,
+    changes: Callable[[dict], None] = lambda word: None,
+    hears: Callable[[dict], None] = lambda word: None,
+) -> None:
+    """Between a page and the run: what the run says reaches the page, each word as `changes` leaves it, and `hears`
+    hears it after that."""
 
     def hear(message: str | bytes) -> None:
-        socket.send(message)
-        if isinstance(message, str):
-            hears(json.loads(message))
+        if isinstance(message, bytes):
+            socket.send(message)
+            return
+        word = json.loads(message)
+        changes(word)
+        socket.send(json.dumps(word))
+        hears(word)
 
     run = socket.connect_to_server()
     run.on_message(hear)
@@ -581,7 +584,7 @@ def test_a_lost_source_looks_lost(page: Page, camera: RtspServer, visit: Visit) 
             elif word.get("kind") == "signal" and word["state"] == "lost":
                 socket.send(json.dumps(live[-1]))
 
-        pass_on(socket, hear)
+        pass_on(socket, hears=hear)
 
     visit.page.route_web_socket("**/live", tell_late)
     visit.page.reload()
