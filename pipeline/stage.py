@@ -32,8 +32,10 @@ CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 SERVE = "serve"
 # What deliver publishes for it, among the run's queues, and where decoders come to with a camera's own packets.
 PUBLISHED, CODED = "published", "coded"
-# Who gets what a stage sends on. What needs no network goes past inference.
+# Who gets what a stage sends on. What is said of a source goes past inference; a frame that needs no network has
+# nothing to be searched for peaks, either.
 NEXT = {"decode": "gather", "gather": "postprocess", "infer": "postprocess", "postprocess": "track", "track": "deliver"}
+PAST_NETWORK = "track"
 # Pools of shared memory: pixels, leased by decoders, and raw heads, leased by inference.
 FRAMES, HEATMAPS = "frames", "heatmaps"
 # Lanes of inference on a device, where nobody asked for another number: one computes while the other copies.

@@ -30,7 +30,7 @@ from pipeline.flow.transport import POLL_SECONDS, Bell, Context, RunKey, Spoke, 
 from pipeline.run.lanes import Lanes
 from pipeline.run.plan import WorkerPlan
 from pipeline.settings import Settings
-from pipeline.stage import CHAIN, FRAMES, NEXT, Kit, QueueStage, RoundStage, SourceStage, Stage
+from pipeline.stage import CHAIN, FRAMES, NEXT, PAST_NETWORK, Kit, QueueStage, RoundStage, SourceStage, Stage
 
 REPORT_SECONDS = 1.0
 # So often a stage is asked whether there is something to do beside frames.
@@ -147,6 +147,7 @@ class Worker:
         self._outlet = self._outlet_to(NEXT[self._plan.stage]) if self._plan.stage in NEXT else None
         self._lanes_of: dict[int, Outlet] = {}
         if isinstance(stage, QueueStage):
+            self._past_network = self._outlet_to(PAST_NETWORK)
             for worker, number in self._spec.numbers.items():
                 if worker.startswith("infer:"):
                     self._lanes_of[number] = self._outlet_to(worker)
@@ -366,16 +367,28 @@ class Worker:
                 came = self._inlet.take(0.0)
             rounds = stage.rounds()
             for message in stage.passing():
-                self._pass_on(message)
+                self._pass_by(message)
             for worker, frames in rounds:
                 self._give(worker, frames)
 
+    def _pass_by(self, message: Message) -> None:
+        if not isinstance(message, Frame):
+            self._pass_on(message)
+            return
+        if message.header.dropped is None:
+            self._stamp(message)
+        self._past_network.send(message)
+
     def _give(self, worker: int, frames: list[Frame]) -> None:
         for frame in frames:
-            frame.header.trace.append(hop(self._plan.stage, time.monotonic_ns()))
-            self._meter.passed(frame.header)
+            self._stamp(frame)
         self._meter.round_given(len(frames))
         self._lanes_of[worker].send_round(frames)
+
+    def _stamp(self, frame: Frame) -> None:
+        """It leaves the queue."""
+        frame.header.trace.append(hop(self._plan.stage, time.monotonic_ns()))
+        self._meter.passed(frame.header)
 
 
 def _is_good(frame: Frame) -> bool:

@@ -71,8 +71,6 @@ class Postprocess(Stage):
 
     def process(self, frame: Frame) -> None:
         header, model = frame.header, self._model
-        if not header.is_for_network:
-            return
         wanted = self._wanted_for(header)
         geometry = fit_input(header.width, header.height, model.input_width, model.input_height, model.resize)
         place = (model.stride, geometry.affine, header.width, header.height)

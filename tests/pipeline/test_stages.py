@@ -110,18 +110,6 @@ def test_heat_maps_that_were_given_to_another_frame_meanwhile_are_no_result(post
     assert frame.header.failure == NOT_ITS_OWN and "scores" not in frame
 
 
-def test_what_nobody_looked_at_has_nothing_found(postprocess, bench) -> None:
-    frame = bench.frame(0, unseen=True)
-    postprocess.process(frame)
-    assert "scores" not in frame and frame.header.failure is None
-
-
-def test_what_looks_as_another_frame_has_nothing_found_here(postprocess, bench) -> None:
-    frame = bench.frame(1, same_as=0)
-    postprocess.process(frame)
-    assert "scores" not in frame and frame.header.failure is None
-
-
 # --- track -----------------------------------------------------------------------------------------------------------
 
 

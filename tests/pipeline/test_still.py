@@ -225,7 +225,10 @@ PERSON, CAR = 0, 1
         ("half over: IoU is 0.5", found((0, 0.9, PERSON)), found((40 / 3, 0.9, PERSON)), (1, 0)),
         ("no object now", found((100, 0.29, PERSON)), found(), (0, 0)),
         ("just an object", found((100, 0.3, PERSON)), found((100, 0.11, PERSON)), (1, 0)),
-        ("two where one was", found((100, 0.9, PERSON), (104, 0.8, PERSON)), found((102, 0.9, PERSON)), (2, 1)),
+        ("two where one was", found((100, 0.9, PERSON), (108, 0.8, PERSON)), found((104, 0.9, PERSON)), (2, 1)),
+        ("a second peak on one", found((104, 0.8, PERSON), (100, 0.9, PERSON)), found((102, 0.9, PERSON)), (1, 0)),
+        ("one peak as good as the other", found((100, 0.9, PERSON), (104, 0.9, PERSON)), found(), (1, 1)),
+        ("two classes on one", found((100, 0.9, PERSON), (104, 0.8, CAR)), found((102, 0.9, PERSON)), (2, 1)),
     ],
 )
 def test_an_audit_counts_what_none_of_the_earlier_ones_matches(name, now, before, expected) -> None:

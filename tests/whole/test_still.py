@@ -41,6 +41,14 @@ def assert_taken_over_soundly(lines: list[dict], most: int) -> list[int]:
     return took
 
 
+def assert_passed_by(trace: Path, lines: list[dict]) -> None:
+    """What took over went past the network and the search for peaks; all else came to each stage."""
+    ways = {line["seq"]: [stage for stage, _, _ in line["hops"]] for line in json_lines(trace)}
+    for line in lines:
+        past = () if "from" in line else ("infer", "postprocess")
+        assert ways[line["seq"]] == ["decode", "gather", *past, "track", "deliver"]
+
+
 def found(line: dict) -> list[dict]:
     """The objects but for their tracks."""
     return [{key: value for key, value in each.items() if key != "track_id"} for each in line["objects"]]
@@ -55,9 +63,11 @@ def told(errors: str) -> tuple[int, int, int, int]:
 
 def test_a_scene_that_stands_still_is_computed_once_in_a_while(clip, tmp_path) -> None:
     options = ("--set", f"infer.still={MOST}", "--set", "infer.still_audit=6", "--out", tmp_path / "o.mp4")
+    options = (*options, "--set", f"deliver.also=[trace:{tmp_path}/trace.jsonl]")
     done = run(clip, *SMALL, *options, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 0, done.stderr
     lines = json_lines(tmp_path / "o.jsonl")
+    assert_passed_by(tmp_path / "trace.jsonl", lines)
     assert assert_books_agree(tmp_path / "o.jsonl", done.stderr, ("still",)) == {"still": 0}
     assert [line["seq"] for line in lines] == list(range(FRAMES)) and {line["status"] for line in lines} == {"ok"}
     took = assert_taken_over_soundly(lines, MOST)
