@@ -162,6 +162,7 @@ def collate(samples: Sequence[Sample], *, spec: ModelSpec, size_channels: int, s
         size_channels=size_channels,
         max_objects=settings.max_objects,
         radius=settings.radius,
+        size_cells=settings.size_cells,
     )
     return Batch(
         images_bhwc,

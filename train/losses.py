@@ -32,7 +32,7 @@ class CenterNetLoss(nn.Module):
     """The weighted sum of the heads' losses, each averaged over the stacks.
 
     "focal"  equation 1, summed over all cells that are not -1, divided by the number of cells at 1, or 1
-    "l1"     equations 2 and 3, at the objects' cells, divided by the number of values + 0.0001
+    "l1"     equations 2 and 3, at the objects' cells, by the cells' weights, divided by the number of values + 0.0001
     "giou"   `giou_sum` at the objects' cells, divided by the number of objects + 0.0001: an object counts the same
              whatever its size, where with L1 large ones drown the others and the heat map
 
@@ -99,15 +99,15 @@ def focal_sum(logits_bchw: Tensor, heatmap_bchw: Tensor) -> Tensor:
     return (F.softplus(wrong) * wrong.sigmoid() ** 2 * weight).sum()
 
 
-def l1_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> Tensor:
-    """The absolute differences of the objects that are present, summed."""
+def l1_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, weights_bm: Tensor) -> Tensor:
+    """The absolute differences, times the weights, summed; where a weight is 0 anything may be predicted."""
     difference = (predicted_bmc.float() - wanted_bmc).abs()
-    return difference.masked_fill(~present_bm[:, :, None], 0.0).sum()
+    return _weighted_sum(difference, weights_bm[:, :, None])
 
 
-def giou_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> Tensor:
-    """1 - GIoU (Rezatofighi et al. 2019, arXiv 1902.09630, algorithm 1) of the objects that are present, summed: 0
-    where boxes are the same, up to 2 where they are far apart.
+def giou_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, weights_bm: Tensor) -> Tensor:
+    """1 - GIoU (Rezatofighi et al. 2019, arXiv 1902.09630, algorithm 1), times the weights, summed: 0 where boxes are
+    the same, up to 2 where they are far apart.
 
     Sizes (…, 2) are of boxes with the same centre; distances (…, 4) go left, up, right and down from the same point.
     Boxes that do not meet, are turned inside out or next to nothing have no overlap to learn from: for them, how far
@@ -115,7 +115,7 @@ def giou_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> T
     """
     half = predicted_bmc.shape[2] == 2
     predicted, wanted = ((x.float() / 2).repeat(1, 1, 2) if half else x.float() for x in (predicted_bmc, wanted_bmc))
-    wanted = wanted.masked_fill(~present_bm[:, :, None], 1.0)
+    wanted = wanted.masked_fill((weights_bm == 0)[:, :, None], 1.0)
     inner_wh, outer_wh = _sides(torch.minimum(predicted, wanted)), _sides(torch.maximum(predicted, wanted))
     predicted_wh, wanted_wh = _sides(predicted), _sides(wanted)
     shared = inner_wh.clamp(min=0).prod(-1)
@@ -123,7 +123,11 @@ def giou_sum(predicted_bmc: Tensor, wanted_bmc: Tensor, present_bm: Tensor) -> T
     loss = 2 - shared / union - union / outer_wh.prod(-1)
     far = (-inner_wh).clamp(min=0) + (NEXT_TO_NOTHING * wanted_wh - predicted_wh).clamp(min=0)
     loss = loss + (far / wanted_wh).sum(-1)
-    return loss.masked_fill(~present_bm, 0.0).sum()
+    return _weighted_sum(loss, weights_bm)
+
+
+def _weighted_sum(loss: Tensor, weights: Tensor) -> Tensor:
+    return (loss.masked_fill(weights == 0, 0.0) * weights).sum()
 
 
 def _sides(distances: Tensor) -> Tensor:
@@ -151,7 +155,7 @@ def _total_of_objects(head: Head, of_stacks: Sequence[Tensor], targets: Targets)
         raise ValueError(f"head '{head.name}' has {head.channels} channels, its targets {values_bmc.shape[2]}")
     predicted = [gather_cells(output_bchw, targets.cells) for output_bchw in of_stacks]
     sum_of = OF_OBJECTS[head.loss]
-    return torch.stack([sum_of(predicted_bmc, values_bmc, targets.present) for predicted_bmc in predicted]).sum()
+    return torch.stack([sum_of(predicted_bmc, values_bmc, targets.weights) for predicted_bmc in predicted]).sum()
 
 
 def _check_given(head: Head, given: Mapping[str, object]) -> None:

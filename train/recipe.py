@@ -88,6 +88,9 @@ class TargetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_objects: Annotated[int, Meta(ge=1, le=10_000)] = 128
     # How the Gaussian's radius follows from the box: as the published models were trained, or as it was meant
     radius: Literal["reference", "corrected"] = "reference"
+    # Where distances to the sides are learnt: in the cell of an object's centre, or in its inner part, where the peak
+    # of its heat map may come to lie. Widths and heights only in the centre
+    size_cells: Literal["centre", "inner"] = "centre"
 
 
 class OptimiserSettings(Struct, frozen=True, forbid_unknown_fields=True):

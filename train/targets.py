@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.kernels.gaussian import block, splat
+from train.kernels.inner import inner_cells
 
 MIN_OVERLAP = 0.7
 # Cells drawn at once on a device that is no CPU: bounds the memory it takes to some 100 MB.
@@ -25,6 +26,7 @@ CELLS_AT_ONCE = 1 << 22
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Radius = Literal["reference", "corrected"]
+SizeCells = Literal["centre", "inner"]
 Change = Callable[[Tensor], Tensor]
 
 
@@ -64,24 +66,25 @@ class HeatMaps:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the heads should say for B images with at most M objects each, by the heads' names.
+    """What the heads should say for B images, by the heads' names, with at most M cells in each that tell of an object.
 
     heatmaps  of heads with loss "focal"
-    values    of heads with loss "l1": (B, M, channels) float32, of each object; a pose is one more entry
-    cells     (B, M) int64, y * W + x of each object's cell; 0 where there is none
-    present   (B, M) bool, whether there is an object
-    left_out  objects beyond M, of all images: without values, but in the heat maps, or they would be unlearnt
+    values    of the other heads: (B, M, channels) float32, what they should say in each cell; a pose is one more entry
+    cells     (B, M) int64, y * W + x; 0 where there is none
+    weights   (B, M) float32, how much each counts: 1 for an object in all; 0 where there is none
+    left_out  objects for which there is no room, of all images: without values, but in the heat maps, or they would be
+              unlearnt
     """
 
     heatmaps: dict[str, HeatMaps]
     values: dict[str, Tensor]
     cells: Tensor
-    present: Tensor
+    weights: Tensor
     left_out: int = 0
 
     def count(self) -> Tensor:
         """(len(heatmaps) + 1,) float32: cells at 1 of each kind of heat map, and last the objects with values."""
-        return torch.stack([*(maps.positives for maps in self.heatmaps.values()), self.present.sum()]).float()
+        return torch.stack([*(maps.positives for maps in self.heatmaps.values()), self.weights.sum()]).float()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -93,7 +96,7 @@ class Targets:
     def _each(self, change: Change) -> Self:
         heatmaps = {name: maps.each(change) for name, maps in self.heatmaps.items()}
         values = {name: change(value) for name, value in self.values.items()}
-        return type(self)(heatmaps, values, change(self.cells), change(self.present), self.left_out)
+        return type(self)(heatmaps, values, change(self.cells), change(self.weights), self.left_out)
 
 
 def render_targets(
@@ -108,6 +111,7 @@ def render_targets(
     size_channels: int = 2,
     max_objects: int = 128,
     radius: Radius = "reference",
+    size_cells: SizeCells = "centre",
 ) -> Targets:
     """Targets of B images of `height` × `width` cells, each with boxes (N, 4) xyxy in cells and their classes (N,).
 
@@ -116,6 +120,8 @@ def render_targets(
     max_objects    of one image; the first so many get values
     radius         "reference" as the published models were trained, "corrected" as it was meant:
                    see `reference_radii` and `corrected_radii`
+    size_cells     "centre" as the paper has it: an object's own cell tells its size. "inner", for distances alone: so
+                   do those around it, each the distances from itself; see `train.kernels.inner`
 
     A box without area inside the grid is no object. Every cell that a crowd box touches may hold the centre of an
     object that nobody annotated: the map of its class is -1 there, neither right nor wrong, as COCO's evaluation does
@@ -125,6 +131,8 @@ def render_targets(
     """
     if size_channels not in (2, 4) or radius not in RADII:
         raise ValueError(f"size_channels {size_channels}, radius {radius!r}: give 2 or 4, and {' or '.join(RADII)}")
+    if size_cells == "inner" and size_channels != 4:
+        raise ValueError("size_cells 'inner': the network tells widths and heights, only distances are learnt so")
     batch = len(boxes_cells)
     boxes, labels, images = _joined(boxes_cells, class_ids, batch, classes)
     boxes, inside = _cut(boxes, height, width)
@@ -135,20 +143,27 @@ def render_targets(
     crowds, crowd_labels, crowd_images = _joined(crowd_boxes_cells, crowd_class_ids, batch, classes)
     blocked = np.column_stack((crowd_images, crowd_labels, _touched_cells(crowds, height, width)))
 
+    fits = _places(images) < max_objects
+    boxes, points, cells_xy, images = boxes[fits], points[fits], cells_xy[fits], images[fits]
+    weights, room = np.ones(len(images), np.float32), max_objects
+    if size_cells == "inner":
+        inner, weights = inner_cells(boxes, cells_xy, images, (batch, height, width))
+        objects, cells_xy = inner[:, 0], inner[:, 1:]
+        boxes, points, images = boxes[objects], points[objects], images[objects]
+        room = int(np.bincount(images, minlength=1).max())
     values = _values(boxes, points, cells_xy.astype(np.float32), size_channels)
-    slots = np.arange(len(images)) - np.searchsorted(images, images)
-    fits = slots < max_objects
+    places = _places(images)
 
     def table(column: NDArray[Any]) -> Tensor:
-        rows = np.zeros((batch, max_objects, *column.shape[1:]), column.dtype)
-        rows[images[fits], slots[fits]] = column[fits]
+        rows = np.zeros((batch, room, *column.shape[1:]), column.dtype)
+        rows[images, places] = column
         return torch.from_numpy(rows)
 
     return Targets(
         heatmaps={"hm": _heatmaps((batch, classes, height, width), peaks, blocked)},
         values={name: table(column) for name, column in values.items()},
         cells=table(cells_xy[:, 1] * width + cells_xy[:, 0]),
-        present=table(fits),
+        weights=table(weights),
         left_out=int(np.count_nonzero(~fits)),
     )
 
@@ -216,8 +231,13 @@ def _block_in_torch(planes: Tensor, blocked: Tensor, classes: int) -> None:
     planes.scatter_reduce_(0, plane, regions, "amin")
 
 
+def _places(images: Ints) -> Ints:
+    """Which of its image each is, of those that are sorted by images."""
+    return np.arange(len(images)) - np.searchsorted(images, images)
+
+
 def _values(boxes: Floats, points: Floats, corners: Floats, size_channels: int) -> dict[str, Floats]:
-    """What the heads say of each object, in the units of `models.heads`; `corners` are those of the objects' cells."""
+    """What the heads say of each object, in the units of `models.heads`, in the cells with these `corners`."""
     if size_channels == 4:
         return {"wh": np.concatenate((corners - boxes[:, :2], boxes[:, 2:] - corners), axis=1)}
     return {"wh": boxes[:, 2:] - boxes[:, :2], "reg": points - corners}

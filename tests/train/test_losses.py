@@ -116,7 +116,7 @@ def plain_focal(logits, heatmap):
 
 def plain_l1(output, values, targets):
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for image, slot in targets.present.nonzero().tolist():
+    for image, slot in (targets.weights > 0).nonzero().tolist():
         cell = int(targets.cells[image, slot])
         for channel in range(values.shape[2]):
             total = total + (output[image, channel].flatten()[cell] - values[image, slot, channel].double()).abs()
@@ -230,7 +230,7 @@ def test_in_a_crowd_nothing_is_learnt():
 def test_only_the_cells_of_objects_teach_sizes_and_offsets():
     outputs = outputs_for(2)
     CenterNetLoss(detection_heads(3))([outputs], TWO_IMAGES)["loss"].backward()
-    cells = {(image, int(cell)) for image in (0, 1) for cell in TWO_IMAGES.cells[image][TWO_IMAGES.present[image]]}
+    cells = {(image, int(cell)) for image in (0, 1) for cell in TWO_IMAGES.cells[image][TWO_IMAGES.weights[image] > 0]}
     for name in ALL_BUT_HM:
         taught = outputs[name].grad.flatten(2).abs().sum(1).nonzero().tolist()
         assert set(map(tuple, taught)) == cells
@@ -257,7 +257,7 @@ def test_what_falls_down_the_loss_decodes_to_the_boxes():
 def test_a_further_head_learns_from_its_own_values():
     heads = (*detection_heads(3), Head("depth", 1, "l1", 3.0))
     outputs = outputs_for(2, heads=heads)
-    depth = torch.rand(2, TWO_IMAGES.present.shape[1], 1)
+    depth = torch.rand(2, TWO_IMAGES.weights.shape[1], 1)
     targets = dataclasses.replace(TWO_IMAGES, values=TWO_IMAGES.values | {"depth": depth})
     losses = CenterNetLoss(heads)([outputs], targets)
     without = CenterNetLoss(heads[:-1])([outputs], TWO_IMAGES)
@@ -351,8 +351,8 @@ def test_every_prediction_but_the_right_one_learns_also_a_negative_one(predicted
 
 def test_objects_that_are_absent_count_for_nothing_and_their_gradient_is_none() -> None:
     predicted = torch.tensor([[(1.0, 2.0, 3.0, 4.0), (0.0, 0.0, 0.0, 0.0)]], requires_grad=True)
-    wanted, present = torch.tensor([[(2.0, 2.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.0)]]), torch.tensor([[True, False]])
-    loss = giou_sum(predicted, wanted, present)
+    wanted, weights = torch.tensor([[(2.0, 2.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.0)]]), torch.tensor([[1.0, 0.0]])
+    loss = giou_sum(predicted, wanted, weights)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(giou((1.0, 2.0, 3.0, 4.0), (2.0, 2.0, 2.0, 2.0)))
     assert predicted.grad[0, 0].abs().max() > 0 and not predicted.grad[0, 1].any()
@@ -365,7 +365,7 @@ def test_a_loss_of_overlap_is_the_mean_over_objects() -> None:
     losses = CenterNetLoss(heads, sizes="giou")([outputs], targets)
     flat = outputs["wh"].flatten(2)
     each = []
-    for image, (cells, present) in enumerate(zip(targets.cells, targets.present, strict=True)):
+    for image, (cells, present) in enumerate(zip(targets.cells, targets.weights > 0, strict=True)):
         for slot in torch.nonzero(present).flatten().tolist():
             each.append(giou(flat[image, :, cells[slot]].tolist(), targets.values["wh"][image, slot].tolist()))
     assert float(losses["wh"].detach()) == pytest.approx(np.mean(each), rel=1e-3) and len(each) == 3

@@ -39,7 +39,7 @@ def test_images_without_objects_have_targets_that_say_so(images):
     targets = render([[]] * images, [[]] * images)
     assert drawn(targets).shape == (images, 3, 12, 16)
     assert not drawn(targets).any()
-    assert not targets.present.any()
+    assert not targets.weights.any()
     assert targets.values["wh"].shape == targets.values["reg"].shape == (images, 8, 2)
     assert targets.count().tolist() == [0, 0]
     assert targets.left_out == 0
@@ -62,7 +62,7 @@ def test_gives_the_targets_of_the_reference():
     width, height = fixture["out_wh"].tolist()
     targets = render([boxes], [class_ids], classes=5, height=height, width=width, max_objects=len(boxes))
     used, *columns = fixture["per_box"].T
-    assert used.all() and targets.present.all()
+    assert used.all() and (targets.weights == 1).all()
     got = (
         *targets.values["wh"][0].T,
         *targets.values["reg"][0].T,
@@ -188,7 +188,7 @@ def test_equals_the_plain_rule(images, size_channels, max_objects, radius):
     values = torch.cat([targets.cells[..., None], *targets.values.values()], dim=2).numpy()
     wanted = [0, *range(1, 5)] if size_channels == 2 else [0, *range(5, 9)]
     for image, (_, rows, _) in enumerate(expected):
-        assert targets.present[image].tolist() == [slot < len(rows) for slot in range(max_objects)]
+        assert targets.weights[image].tolist() == [slot < len(rows) for slot in range(max_objects)]
         np.testing.assert_allclose(values[image, : len(rows)], rows[:, wanted], rtol=0, atol=1e-6)
         assert not values[image, len(rows) :].any()
 
@@ -225,7 +225,7 @@ def test_what_decodes_boxes_reads_the_boxes_back(size_channels):
 )
 def test_a_box_is_cut_to_the_grid_and_without_area_is_no_object(box, cell_xy, size):
     targets = render([[box]], [[1]])
-    assert targets.present.sum() == (cell_xy is not None)
+    assert targets.weights.sum() == (cell_xy is not None)
     assert (drawn(targets) == 1).sum() == (cell_xy is not None)
     if cell_xy is not None:
         assert targets.cells[0, 0] == cell_xy[1] * 16 + cell_xy[0]
@@ -237,7 +237,7 @@ def test_objects_beyond_the_limit_are_seen_but_have_no_values():
     boxes = [(x, 2.0, x + 1.0, 3.0) for x in range(0, 12, 2)]
     targets = render([boxes, boxes[:1]], [[0] * 6, [0]], max_objects=4)
     assert targets.left_out == 2
-    assert targets.present.sum(1).tolist() == [4, 1]
+    assert targets.weights.sum(1).tolist() == [4, 1]
     assert (drawn(targets) == 1).sum() == 7
     assert targets.count().tolist() == [7, 5]
 
@@ -245,6 +245,81 @@ def test_objects_beyond_the_limit_are_seen_but_have_no_values():
 def test_two_objects_in_a_cell_are_one_positive_and_two_with_values():
     targets = render([[(2, 2, 7, 7), (1, 1, 8, 8)]], [[0, 0]])
     assert targets.count().tolist() == [1, 2]
+
+
+# -- where distances are learnt
+
+
+def plain_inner(boxes, labels, width, height, max_objects):
+    """(object, x, y, weight) of each cell that tells of an object, of one image; and the boxes cut to the grid."""
+    objects, parts, highest = [], [], {}
+    for box in boxes:
+        x1, x2 = (min(max(x, 0.0), width - 1.0) for x in box[::2])
+        y1, y2 = (min(max(y, 0.0), height - 1.0) for y in box[1::2])
+        if x2 > x1 and y2 > y1:
+            objects.append((x1, y1, x2, y2))
+    objects = objects[:max_objects]
+    for number, (x1, y1, x2, y2) in enumerate(objects):
+        own_x, own_y = math.floor((x1 + x2) / 2), math.floor((y1 + y2) / 2)
+        part = {}
+        for y, x in itertools.product(range(height), range(width)):
+            across, down = abs(x - own_x), abs(y - own_y)
+            if across <= int(0.54 * (x2 - x1) / 2) and down <= int(0.54 * (y2 - y1) / 2):
+                sigmas = across / (0.54 * (x2 - x1) / 6), down / (0.54 * (y2 - y1) / 6)
+                part[x, y] = np.float32(math.exp(-(sigmas[0] ** 2 + sigmas[1] ** 2) / 2))
+                if part[x, y] > highest.get((x, y), (0, -1))[0]:
+                    highest[x, y] = part[x, y], number
+        parts.append(((own_x, own_y), part))
+    rows = []
+    for number, (own, part) in enumerate(parts):
+        kept = {cell: value for cell, value in part.items() if cell == own or highest[cell][1] == number}
+        rows += [(number, *cell, value / sum(kept.values())) for cell, value in kept.items()]
+    return rows, objects
+
+
+@settings(max_examples=80)
+@given(images=st.lists(BOXES, max_size=3), max_objects=st.integers(1, 4))
+def test_the_inner_part_of_an_object_tells_its_sides_and_counts_as_one(images, max_objects):
+    columns = [[[item[part] for item in image] for image in images] for part in (0, 1)]
+    targets = render(*columns, size_channels=4, size_cells="inner", max_objects=max_objects)
+    plain = render(*columns, size_channels=4, max_objects=max_objects)
+    np.testing.assert_array_equal(drawn(targets), drawn(plain))
+    assert targets.left_out == plain.left_out
+    np.testing.assert_allclose(targets.count(), plain.count(), rtol=1e-5)
+    for image, (boxes, labels) in enumerate(zip(*columns, strict=True)):
+        rows, objects = plain_inner(boxes, labels, 16, 12, max_objects)
+        count = len(rows)
+        assert targets.cells[image, :count].tolist() == [y * 16 + x for _, x, y, _ in rows]
+        np.testing.assert_allclose(targets.weights[image, :count], [weight for *_, weight in rows], rtol=1e-5)
+        assert not targets.weights[image, count:].any()
+        sides = [
+            (x - objects[number][0], y - objects[number][1], objects[number][2] - x, objects[number][3] - y)
+            for number, x, y, _ in rows
+        ]
+        np.testing.assert_allclose(targets.values["wh"][image, :count], np.reshape(sides, (-1, 4)), atol=1e-5)
+
+
+def test_a_small_object_has_its_own_cell_and_a_large_one_those_around_it():
+    targets = render([[(2.0, 2.0, 4.0, 4.0)], [(0.0, 0.0, 12.0, 8.0)]], [[0], [0]], size_channels=4, size_cells="inner")
+    assert targets.weights[0].tolist() == [1] + [0] * 34  # seven columns, five rows
+    assert (targets.weights[1] > 0).all() and int(targets.weights[1].argmax()) == 17  # the middle one
+
+
+def test_where_two_objects_meet_a_cell_is_that_of_the_nearer_one_by_its_size():
+    far, near = (0.0, 0.0, 14.0, 10.0), (4.0, 4.0, 8.0, 8.0)
+    alone, both = (
+        render([boxes], [[0] * len(boxes)], size_channels=4, size_cells="inner") for boxes in ([far], [far, near])
+    )
+    of_far = set(alone.cells[0].tolist())
+    shared = [cell for cell in both.cells[0].tolist() if both.cells[0].tolist().count(cell) > 1]
+    assert not shared and {6 * 16 + x for x in (5, 6, 7)} <= of_far
+    sides = dict(zip(both.cells[0].tolist(), both.values["wh"][0].tolist(), strict=True))
+    assert sides[6 * 16 + 6] == [2, 2, 2, 2] and sides[5 * 16 + 7] == [7, 5, 7, 5]
+
+
+def test_widths_and_heights_are_not_learnt_so():
+    with pytest.raises(ValueError, match="only distances"):
+        render([[]], [[]], size_cells="inner")
 
 
 # -- crowds
