@@ -4,16 +4,18 @@ The rules look at the images, at their objects, and at how fast this machine mak
 docs/training.md. Knows no network from inside.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from models import SPECS, list_models
+from models import SPECS, create_model, list_models
 from train.check import folder_splits
 from train.coco import CocoData, DataError, read_coco
 from train.order import Order
@@ -35,10 +37,10 @@ from train.team import Team
 
 Column = NDArray[np.float64]
 
-# Pixels of the input that the middle object of the smallest class should have at its shorter side: nine cells.
+# Pixels of the input that the middle object of the smallest class should have at its shorter side at least: nine cells.
 OBJECT_PIXELS = 36
 # The longer side of the input is between these.
-SMALLEST_SIDE, LARGEST_SIDE = 320, 512
+SMALLEST_SIDE, LARGEST_SIDE = 320, 640
 # Standard deviation of the logarithm of sizes within a class, below which objects are of one size.
 ONE_SIZE = 0.27
 # Where images know no up, objects lie at all heights (the largest distance from an even distribution), are about as
@@ -126,7 +128,7 @@ def choose(folder: Path, model: str, out: Path, seed: int, tell: Tell) -> tuple[
             weight_norm=True,
         ),
         augment=_augment(data, objects, tell),
-        targets=TargetSettings(max_objects=max(128, max(_counts(data)))),
+        targets=_targets(model, data, tell),
         size_loss="giou",
         optimiser=OptimiserSettings(
             kind="adamw", learning_rate=LEARNING_RATE, weight_decay=0.01, clip_norm=10.0, guard=True
@@ -170,7 +172,8 @@ def _input_size(model: str, data: CocoData, objects: Objects, tell: Tell) -> str
         for i in set(objects.class_ids.tolist())
     }
     smallest = min(middles, key=lambda name: middles[name])
-    wanted = OBJECT_PIXELS / middles[smallest]
+    step = SPECS[model].size_multiple
+    wanted = step * math.ceil(OBJECT_PIXELS / middles[smallest] / step)
     longer = min(max(wanted, SMALLEST_SIDE), LARGEST_SIDE)
     aspect = float(np.median([image.width / image.height for image in data.images]))
     sides = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
@@ -186,6 +189,15 @@ def _whole_size(model: str, width: float, height: float) -> str:
     """Near it, of sides that the model takes."""
     step = SPECS[model].size_multiple
     return "x".join(str(max(step, round(side / step) * step)) for side in (width, height))
+
+
+def _targets(model: str, data: CocoData, tell: Tell) -> TargetSettings:
+    with torch.device("meta"):  # no weights: only what it tells
+        heads = create_model(model).head_specs
+    has_distances = any(head.name == "wh" and head.channels == 4 for head in heads)
+    if has_distances:
+        tell("an object's sides are learnt in its inner part, for this model tells how far they are from a cell")
+    return TargetSettings(max_objects=max(128, max(_counts(data))), size_cells="inner" if has_distances else "centre")
 
 
 def _augment(data: CocoData, objects: Objects, tell: Tell) -> AugmentSettings:

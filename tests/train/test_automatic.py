@@ -116,8 +116,8 @@ def cars(place: int) -> list[list[float]]:
     [
         (large, (640, 480), "320x256", True, True),
         (large, (480, 640), "256x320", True, True),
-        (cells, (640, 480), "512x384", True, False),
-        (cars, (1920, 1080), "512x288", False, True),
+        (cells, (640, 480), "608x448", True, False),
+        (cars, (1920, 1080), "640x352", False, True),
     ],
     ids=["large", "large and upright", "cells", "cars"],
 )
@@ -138,6 +138,12 @@ def test_the_input_has_sides_that_the_model_takes(tmp_path) -> None:
     for model, spec in SPECS.items():
         chosen_for, _ = choose(folder, model, tmp_path / "run", 0, lambda text: None)
         assert all(side % spec.size_multiple == 0 for side in chosen_for.model.input_wh((1, 1))), model
+
+
+def test_sides_are_learnt_in_the_inner_part_where_the_model_tells_distances(tmp_path) -> None:
+    folder = folder_of(tmp_path / "data", 20)
+    cells = {model: choose(folder, model, tmp_path / "run", 0, lambda text: None)[0].targets for model in SPECS}
+    assert {model for model, targets in cells.items() if targets.size_cells == "inner"} == {"mobilenetv3"}
 
 
 def test_what_is_chosen_is_told_with_its_reason(tmp_path) -> None:
