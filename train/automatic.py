@@ -16,6 +16,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models import SPECS, create_model, list_models
+from models.centernet import CenterNet
+from train import memory
 from train.check import folder_splits
 from train.coco import CocoData, DataError, read_coco
 from train.order import Order
@@ -245,7 +247,10 @@ def plan(
 
     def with_length(recipe: Recipe) -> tuple[Recipe, float]:
         trial = with_given(recipe)
-        pace = measure(trial, start_network(trial.model, data, lambda text: None), data, team)
+        network = start_network(trial.model, data, lambda text: None)
+        if trial.loop.batch == recipe.loop.batch:
+            trial = with_given(with_room(recipe, trial, network, data, team, tell))
+        pace = measure(trial, network, data, team)
         planned, last_seconds = fitted(trial, pace, images, seconds - (time.monotonic() - started), tell)
         return with_given(planned), last_seconds
 
@@ -257,6 +262,27 @@ def plan(
         f"input {less.model.input_size} instead: of fewer than {ENOUGH_EPOCHS} passes over the images more is learnt so"
     )
     return with_length(less)
+
+
+def with_room(recipe: Recipe, trial: Recipe, network: CenterNet, data: CocoData, team: Team, tell: Tell) -> Recipe:
+    """The recipe with batches for which there is memory, as many of them a step as make up for it; `trial` is how it
+    would be run. Raises TrainingError."""
+    needed = memory.need(trial, network, data, team)
+    if needed is None:
+        return recipe
+    room = memory.room_bytes(team.device)
+    batch = needed.images(room, recipe.loop.batch)
+    if batch == recipe.loop.batch:
+        return recipe
+    tell(
+        f"batch {batch} instead, {recipe.loop.batch // batch} of them a step: an image takes {needed.each / 1e6:.0f} "
+        f"MB here, of {room / 1e6:.0f} in all"
+    )
+    return replace(
+        recipe,
+        loop=replace(recipe.loop, batch=batch),
+        optimiser=replace(recipe.optimiser, accumulate=recipe.loop.batch // batch),
+    )
 
 
 def smaller(recipe: Recipe, epochs: int) -> Recipe | None:
@@ -283,7 +309,8 @@ def fitted(
     left = seconds * (1 - RESERVE) - last - pace.start_seconds - EVALUATIONS * val * pace.image_seconds
     epochs = max(FEWEST_EPOCHS, int(left / (steps * pace.step_seconds)))
     every = -(-epochs // EVALUATIONS)
-    decay = min(max(1 - 1 / (MEAN_SHARE * epochs * steps), LEAST_DECAY), MOST_DECAY)
+    updates = epochs * -(-steps // recipe.optimiser.accumulate)
+    decay = min(max(1 - 1 / (MEAN_SHARE * updates), LEAST_DECAY), MOST_DECAY)
     tell(
         f"{epochs} epochs of {steps} steps: a step takes {pace.step_seconds:.2f} s here, and start, evaluations and "
         f"report leave {max(left, 0) / 60:.1f} minutes"
