@@ -47,7 +47,7 @@ from pipeline.sources.pixels import PixelConverter
 from pipeline.stage import CODED, FRAMES, Emit, Kit, SourceStage
 
 # Slots come back without a word: so soon a decoder that waits for one looks, and then ever less often.
-LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.002, 0.032
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.002, 0.008
 PAUSE_SECONDS = 0.05
 
 
