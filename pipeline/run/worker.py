@@ -352,8 +352,7 @@ class Worker:
                 stage.process(frame)
         for frame in frames:
             if frame.header.dropped is None:
-                frame.header.trace.append(hop(self._plan.stage, entered_ns))
-                self._meter.passed(frame.header)
+                self._stamp(frame, entered_ns)
             self._pass_on(frame)
 
     def _queue(self, stage: QueueStage, start: Start) -> None:
@@ -376,18 +375,18 @@ class Worker:
             self._pass_on(message)
             return
         if message.header.dropped is None:
-            self._stamp(message)
+            self._stamp(message, time.monotonic_ns())
         self._past_network.send(message)
 
     def _give(self, worker: int, frames: list[Frame]) -> None:
         for frame in frames:
-            self._stamp(frame)
+            self._stamp(frame, time.monotonic_ns())
         self._meter.round_given(len(frames))
         self._lanes_of[worker].send_round(frames)
 
-    def _stamp(self, frame: Frame) -> None:
-        """It leaves the queue."""
-        frame.header.trace.append(hop(self._plan.stage, time.monotonic_ns()))
+    def _stamp(self, frame: Frame, entered_ns: int) -> None:
+        """It leaves this stage."""
+        frame.header.trace.append(hop(self._plan.stage, entered_ns))
         self._meter.passed(frame.header)
 
 
