@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pipeline.overlay import Overlay
 
 STILL_SECONDS = 1.0
+# The first frame of a signal that is back was taken before deliver hears of either: a still that claimed to be of now
+# could stand in its place in a video, and everything after it would be shown a frame too late.
+ON_ITS_WAY_SECONDS = 0.5
 NO_COUNTS = Counts((), {}, {})
 
 
@@ -318,16 +321,18 @@ class Deliver(Stage):
         for output in self._outputs.values():
             if output.kind.on_demand:
                 output.look()
-        now = time.monotonic()
+        now, known_unix = time.monotonic(), time.time() - ON_ITS_WAY_SECONDS
         for source in self._sources.values():
-            if source.signal and source.signal.state == "lost" and source.last and now >= source.still_due:
+            signal = source.signal
+            if signal is None or signal.state != "lost" or not source.last or now < source.still_due:
+                continue
+            if (lost_seconds := known_unix - signal.at_unix) >= 0:
                 source.still_due = now + STILL_SECONDS
-                self._draw_still(source, source.signal)
+                self._draw_still(source, signal, lost_seconds)
 
-    def _draw_still(self, source: _Source, signal: SignalChange) -> None:
+    def _draw_still(self, source: _Source, signal: SignalChange, lost_seconds: float) -> None:
         assert source.last and self._overlay
         _, result, image_bgr = source.last
-        lost_seconds = max(0.0, time.time() - signal.at_unix)
         still_bgr = self._overlay.without_signal(image_bgr, signal.cause, signal.at_unix, lost_seconds)
         for output in (each for each in self._open_outputs(result.source_id) if not each.kind.on_demand):
             output.still(result.source_id, result.pts_seconds + lost_seconds, still_bgr)

@@ -404,6 +404,18 @@ def test_the_last_picture_of_a_lost_signal_is_shown_greyed_once_a_second(shown) 
     assert delivery.page().delivered == 3  # a still is no frame
 
 
+def test_a_still_is_shown_before_all_that_a_signal_may_bring_that_is_back(shown) -> None:
+    """A frame is on its way for a while: what was taken 0.4 s ago is not here yet."""
+    delivery, screen, clock = shown
+    delivery.stage.signal_changed(signal_of("lost", 3, at_unix=clock.time()))
+    last_seconds, lost_at = 0.2, clock.now
+    for looks in range(1, 20):
+        stills = looked(shown, 0.2)
+        first_seconds = last_seconds + max(0.0, clock.now - 0.4 - lost_at)
+        assert all(seconds <= first_seconds for _, seconds, _ in stills), looks
+    assert screen.stills
+
+
 @pytest.mark.parametrize("state", ["live", "frozen", "grey", "paused"])
 def test_only_a_lost_signal_is_shown_so(state: str, shown) -> None:
     delivery, _, _ = shown
