@@ -251,7 +251,10 @@ def _draw_boxes(image: Image, shown: Detections, class_names: tuple[str, ...], s
             _draw_untracked_box(image, box, style)
             labels.append(_Label(text, score, NEUTRAL, box))
         else:
-            cv2.rectangle(image, box[:2], box[2:], track_colour(track_id), style.line)
+            if shown.predicted[index]:
+                _draw_dashed_box(image, box, track_colour(track_id), style)
+            else:
+                cv2.rectangle(image, box[:2], box[2:], track_colour(track_id), style.line)
             labels.append(_Label(f"#{track_id} {text}", f"#{track_id}", track_colour(track_id), box))
     return labels
 
@@ -268,6 +271,18 @@ def _drawable(box_xyxy: NDArray[np.float32], image: Image, margin: int) -> Recta
         round(min(right, width + margin)),
         round(min(bottom, height + margin)),
     )
+
+
+def _draw_dashed_box(image: Image, box: Rectangle, colour: Colour, style: _Style) -> None:
+    """Where something should be that was not found."""
+    left, top, right, bottom = box
+    dash, step = 4 * style.line, 8 * style.line
+    for x in range(left, right + 1, step):
+        for y in (top, bottom):
+            cv2.line(image, (x, y), (min(x + dash, right), y), colour, style.line)
+    for y in range(top, bottom + 1, step):
+        for x in (left, right):
+            cv2.line(image, (x, y), (x, min(y + dash, bottom)), colour, style.line)
 
 
 def _draw_untracked_box(image: Image, box: Rectangle, style: _Style) -> None:

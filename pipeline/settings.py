@@ -224,6 +224,9 @@ class TrackerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     confirm_frames: Annotated[int, Meta(ge=1, le=100)] = 2
     # A track that has not been found for longer is given up (or for half as long again as looks are apart)
     lost_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.5
+    # In so many looks in a row an object that is missed is told of where it should be, marked as predicted, where the
+    # source flickers: at least half of those missed so often were found again in the next look. 0: never
+    held_looks: Annotated[int, Meta(ge=0, le=100)] = 3
     # Classes that are taken for each other: a track keeps its id from one to another of a group, and has the class that
     # it was found as most. Names that the model does not know mean nothing
     confused: tuple[tuple[str, ...], ...] = (("car", "truck", "bus"), ("bicycle", "motorcycle"))

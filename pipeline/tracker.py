@@ -46,7 +46,9 @@ class Tracker:
             first_overlap=settings.first_overlap,
             second_overlap=settings.second_overlap,
             confirm_frames=settings.confirm_frames,
+            held_looks=settings.held_looks,
         )
+        self._missed = np.zeros((settings.held_looks + 1, 2))
         self._kinds = np.zeros(0, np.int32) if kinds is None else kinds
         self._lost_seconds = settings.lost_seconds
         self._tracks = np.zeros(ROOM, kernel.TRACK)
@@ -57,7 +59,8 @@ class Tracker:
 
     def update(self, detections: Detections, pts_seconds: float) -> Detections:
         """The detections of the next look, in the same order, with the ids of confirmed tracks. Of one that has an id
-        the box is where its track is taken to be now, and the class is what the track was found as most.
+        the box is where its track is taken to be now, and the class is what the track was found as most. Behind them,
+        best score first and `predicted`, those whose tracks were missed and will most likely be found in the next look.
 
         A look that is no later than the last one is taken to be as late as looks usually are. Detections without a
         finite, positive area are left alone. Raises ValueError for a time that is no number.
@@ -68,7 +71,7 @@ class Tracker:
         boxes_xyxy, scores = detections.boxes_xyxy.astype(np.float32, "C"), detections.scores.astype(np.float32)
         class_ids, track_ids = detections.class_ids.astype(np.int32), np.zeros(len(scores), np.int32)
         self._make_room(self._count + len(scores))
-        self._count, self.ids_given = kernel.update(
+        self._count, held, self.ids_given = kernel.update(
             self._tracks,
             self._count,
             boxes_xyxy,
@@ -76,25 +79,30 @@ class Tracker:
             class_ids,
             track_ids,
             self._kinds,
+            self._missed,
             seconds,
             max(self._lost_seconds, USUAL_GAPS * self._usual_seconds),
             self._rules,
             self.ids_given,
             is_first,
         )
-        return Detections(boxes_xyxy, detections.scores, class_ids, track_ids)
+        found = Detections(boxes_xyxy, detections.scores, class_ids, track_ids, np.zeros(len(scores), np.bool_))
+        return found.and_then(self._ahead(0.0, least_misses=1)) if held else found
 
     def predicted(self, pts_seconds: float) -> Detections:
-        """Where the confirmed tracks of the last look should be at this time, when nobody looks; best score first.
-        Changes nothing. Raises ValueError for a time that is no number."""
+        """Where the tracks that were told of in the last look should be at this time, when nobody looks; best score
+        first. Changes nothing. Raises ValueError for a time that is no number."""
         now = _finite(pts_seconds)
-        seconds = max(0.0, now - self._last_seconds) if self._last_seconds is not None else 0.0
+        return self._ahead(max(0.0, now - self._last_seconds) if self._last_seconds is not None else 0.0)
+
+    def _ahead(self, seconds: float, least_misses: int = 0) -> Detections:
         room = self._count
         boxes_xyxy, scores = np.empty((room, 4), np.float32), np.empty(room, np.float32)
         class_ids, track_ids = np.empty(room, np.int32), np.empty(room, np.int32)
-        count = kernel.ahead(self._tracks, self._count, seconds, boxes_xyxy, scores, class_ids, track_ids)
+        count = kernel.ahead(self._tracks, self._count, seconds, least_misses, boxes_xyxy, scores, class_ids, track_ids)
         order = np.argsort(-scores[:count], kind="stable")
-        return Detections(boxes_xyxy[order], scores[order], class_ids[order], track_ids[order])
+        predicted = np.ones(count, np.bool_)
+        return Detections(boxes_xyxy[order], scores[order], class_ids[order], track_ids[order], predicted)
 
     @property
     def followed(self) -> frozenset[int]:

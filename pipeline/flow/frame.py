@@ -4,7 +4,6 @@ A stage reads `frame.array("heatmap")` and cannot tell whether that lies in shar
 Whether what lies in shared memory still is the frame's own is looked at before and after (`is_ghost`).
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -18,7 +17,7 @@ from pipeline.flow.messages import ArrayRef, DataHeader, FrameHeader, Slot
 from pipeline.flow.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
-DETECTION_ARRAYS = tuple(field.name for field in dataclasses.fields(Detections))
+DETECTIONS = "detections"  # the array that holds them
 
 # Why there is no result where a slot was given back too early.
 NOT_ITS_OWN = "its pixels were given to another frame"
@@ -69,12 +68,11 @@ class Frame:
 
     def put_detections(self, detections: Detections) -> None:
         """Carry the frame's detections, in place of any it had."""
-        self.discard(*DETECTION_ARRAYS)
-        for name in DETECTION_ARRAYS:
-            self.put(name, getattr(detections, name))
+        self.discard(DETECTIONS)
+        self.put(DETECTIONS, detections.packed())
 
     def detections(self) -> Detections:
-        return Detections(*(self.array(name) for name in DETECTION_ARRAYS))
+        return Detections.unpacked(self.array(DETECTIONS))
 
     def discard(self, *names: str) -> None:
         """Arrays that no later stage reads."""

@@ -53,6 +53,7 @@ TRACK = np.dtype(
         ("track_id", "i4"),  # NO_ID until it is confirmed
         ("hits", "i4"),  # looks in which it was found
         ("misses", "i4"),  # looks since
+        ("told", "b1"),  # whether it was told of in the last look: it was found, or will most likely be in the next
     ],
     align=True,
 )
@@ -67,6 +68,7 @@ class Rules(NamedTuple):
     first_overlap: float
     second_overlap: float
     confirm_frames: int
+    held_looks: int
 
 
 class Found(NamedTuple):
@@ -126,26 +128,30 @@ def update(
     class_ids: NDArray[np.int32],
     track_ids: NDArray[np.int32],
     kinds: NDArray[np.int32],
+    missed: NDArray[np.float64],
     seconds: float,
     lost_seconds: float,
     rules: Rules,
     ids_given: int,
     is_first: bool,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """The next look, `seconds` after the last one: `count` tracks follow the detections that they get, others start, or
     end after `lost_seconds`. There must be room for all of them.
 
     Of the detections (N,) the ids are written; of those that have one also the box, which is where their track is
     taken to be now, and the class, which is what it was found as most. `kinds` (C,) is the kind of each class; one
-    that is not in it is of its own.
+    that is not in it is of its own. `missed` is what lasts of `_count_missed`.
 
-    Returns how many tracks there are and how many ids were given by now.
+    Returns how many tracks there are, how many of them are told of though they were not found (see `ahead`), and how
+    many ids were given by now.
     """
+    _count_missed(tracks, count, missed)
     count = _forget(tracks, count, seconds, lost_seconds)
     for row in range(count):
         predict(tracks[row], seconds)
     found = _from_left_to_right(boxes_xyxy, scores, class_ids, kinds, rules.low_score)
     partners = _associate(tracks, count, found, rules)
+    _count_found_again(tracks, count, partners.found_by, missed)
     for row in range(count):
         _follow(tracks[row], partners.found_by[row], found, class_ids)
     count = _end_unsure(tracks, count, partners, rules.new_score)
@@ -156,7 +162,7 @@ def update(
             number = found.numbers[place]
             track_ids[number], class_ids[number] = tracks[row].track_id, tracks[row].class_id
             _write_box(tracks[row].state, boxes_xyxy[number])
-    return count, ids_given
+    return count, _tell(tracks, count, missed, rules.held_looks), ids_given
 
 
 # -- where boxes will be
@@ -255,16 +261,18 @@ def ahead(
     tracks: Any,
     count: int,
     seconds: float,
+    least_misses: int,
     boxes_xyxy: NDArray[np.float32],
     scores: NDArray[np.float32],
     class_ids: NDArray[np.int32],
     track_ids: NDArray[np.int32],
 ) -> int:
-    """Where those that were found in the last look should be `seconds` later; how many that are. Changes no track."""
+    """Where those that were told of in the last look should be `seconds` later; how many that are. `least_misses` is 1
+    for those alone that had not been found there, else 0. Changes no track."""
     shown = 0
     copy = np.empty(1, TRACK)
     for row in range(count):
-        if tracks[row].track_id == NO_ID or tracks[row].misses:
+        if not tracks[row].told or tracks[row].misses < least_misses:
             continue
         copy[0] = tracks[row]
         predict(copy[0], seconds)
@@ -619,6 +627,11 @@ GRACE = 1
 DOUBLE = 0.7
 # A track whose scores never reached `new_score` is confirmed when their sum is so many times that, without a miss.
 WEAK = 28
+# Of those that were missed: how many, and how many of them were found in the next look. Lately is the last hundred or
+# so; before there were any, it is as if few had been found again.
+ALL, FOUND_AGAIN = 0, 1
+LATELY = 0.99
+FEW, FEW_FOUND_AGAIN = 4.0, 1.0
 # So much of its class at the most is remembered: then one that has truly changed is known after as many looks.
 MOST_CLASS_WEIGHT = 8.0
 
@@ -738,6 +751,42 @@ def _confirm(tracks: Any, count: int, rules: Rules, ids_given: int, is_first: bo
             ids_given += 1
             track.track_id = ids_given
     return ids_given
+
+
+@njit(nogil=True, cache=True)
+def _count_missed(tracks: Any, count: int, missed: NDArray[np.float64]) -> None:
+    """Before a look: those with an id that were missed in the last ones, and may be found again now. Row k of `missed`
+    is of those missed in k looks in a row: how many lately, and how many of them were found in the next."""
+    for row in range(count):
+        misses = tracks[row].misses
+        if tracks[row].track_id != NO_ID and 0 < misses < len(missed):
+            missed[misses, ALL] = LATELY * missed[misses, ALL] + 1
+            missed[misses, FOUND_AGAIN] *= LATELY
+
+
+@njit(nogil=True, cache=True)
+def _count_found_again(tracks: Any, count: int, found_by: NDArray[np.int64], missed: NDArray[np.float64]) -> None:
+    for row in range(count):
+        misses = tracks[row].misses
+        if tracks[row].track_id != NO_ID and 0 < misses < len(missed) and found_by[row] != UNMATCHED:
+            missed[misses, FOUND_AGAIN] += 1
+
+
+@njit(nogil=True, cache=True)
+def _tell(tracks: Any, count: int, missed: NDArray[np.float64], held_looks: int) -> int:
+    """Mark those that are told of: all that have an id and were found, and those that were missed so few times in a row
+    that at least half of the others who had been were found in the next look. How many of the latter there are."""
+    looks, held = 0, 0
+    while looks < min(held_looks, len(missed) - 1) and 2 * missed[looks + 1, FOUND_AGAIN] + 2 * FEW_FOUND_AGAIN >= (
+        missed[looks + 1, ALL] + FEW
+    ):
+        looks += 1
+    for row in range(count):
+        track = tracks[row]
+        track.told = track.track_id != NO_ID and track.misses <= looks
+        if track.told and track.misses > 0:
+            held += 1
+    return held
 
 
 @njit(nogil=True, cache=True)

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from configs import startup
 from configs.uri import Uri
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError, place_of
-from pipeline.flow.frame import DETECTION_ARRAYS, Frame, Message, from_parts, to_parts
+from pipeline.flow.frame import Frame, Message, from_parts, to_parts
 from pipeline.flow.lines import Inlet, Outlet
 from pipeline.flow.messages import Free, Limits, ModelCard, Slot, Start, StreamStart
 from pipeline.flow.metrics import Meter
@@ -496,8 +496,7 @@ class _Bench:
         frame = Frame(header, self._home.pools)
         if picture:
             frame.place("image_bgr", slot, "uint8", of.array("image_bgr").shape)[:] = of.array("image_bgr")
-        for name in DETECTION_ARRAYS:
-            frame.put(name, found.array(name))
+        frame.put_detections(found.detections())
         return frame
 
     # -- the queue before the network, and the way from stage to stage

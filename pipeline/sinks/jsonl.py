@@ -29,6 +29,7 @@ class JsonObject(msgspec.Struct, rename={"class_name": "class"}):
     class_name: str
     score: float
     box_xyxy: list[float]
+    predicted: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class JsonLine(msgspec.Struct, kw_only=True, rename={"taken_from": "from"}):
@@ -157,11 +158,19 @@ def _json_objects(frame: FrameResult) -> list[JsonObject]:
         objects.class_ids.tolist(),
         _rounded(objects.scores, 4),
         _rounded(objects.boxes_xyxy, 2),
+        objects.predicted.tolist(),
         strict=True,
     )
     return [
-        JsonObject(None if track_id == NO_TRACK else track_id, class_id, frame.class_names[class_id], score, box_xyxy)
-        for track_id, class_id, score, box_xyxy in columns
+        JsonObject(
+            None if track_id == NO_TRACK else track_id,
+            class_id,
+            frame.class_names[class_id],
+            score,
+            box_xyxy,
+            predicted or msgspec.UNSET,
+        )
+        for track_id, class_id, score, box_xyxy, predicted in columns
     ]
 
 

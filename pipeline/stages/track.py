@@ -4,7 +4,6 @@ lines. Knows no pixels.
 A frame that looks as one before (`infer.still`) takes over here what was found in that, for here they come in order.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +68,7 @@ class Track(Stage):
         counter = self._counters.get(header.source_id)
         # Frames that were dropped or failed are a gap in time, not frames without objects.
         if header.unseen:
-            frame.put_detections(tracker.predicted(header.pts_seconds))
+            frame.put_detections(_told(tracker.predicted(header.pts_seconds), header))
             if counter:
                 header.counts = counter.counts()
             return
@@ -78,14 +77,15 @@ class Track(Stage):
             header.failure = f"it looked as frame {header.same_as}, which has no result"
             return
         tracked = tracker.update(found, header.pts_seconds)
+        boxes_xyxy = tracked.boxes_xyxy[: len(found)]
         if header.same_as is not None:  # the same picture has the same boxes, though the filter is surer now
-            tracked = replace(tracked, boxes_xyxy=self._computed[header.source_id].boxes_xyxy)
+            boxes_xyxy[:] = self._computed[header.source_id].boxes_xyxy
         elif header.audits is None:
-            self._computed[header.source_id] = _Computed(header.seq, found, tracked.boxes_xyxy)
+            self._computed[header.source_id] = _Computed(header.seq, found, boxes_xyxy)
         self.kit.ledger.give_ids(header.place, tracker.ids_given)
-        frame.put_detections(tracked)
+        frame.put_detections(_told(tracked, header))
         if counter:
-            self._count(header, tracked, tracker.followed, counter)
+            self._count(header, tracked.where(~tracked.predicted), tracker.followed, counter)
 
     def _count(self, header: FrameHeader, tracked: Detections, followed: frozenset[int], counter: ZoneCounter) -> None:
         moment = Moment(header.source_id, header.seq, header.pts_seconds, header.captured_unix)
@@ -110,6 +110,16 @@ class Track(Stage):
         of_sources = (self._trackers, self._score_thresholds, self._computed)
         for told in (*of_sources, self._counters):
             told.pop(end.source_id, None)
+
+
+def _told(tracked: Detections, header: FrameHeader) -> Detections:
+    """Best score first, without the predicted ones whose centre is outside of the picture: they have left it."""
+    if not tracked.predicted.any():
+        return tracked
+    centres = (tracked.boxes_xyxy[:, :2] + tracked.boxes_xyxy[:, 2:]) / 2
+    inside = ((centres >= 0) & (centres <= (header.width, header.height))).all(axis=1)
+    order = np.argsort(-tracked.scores, kind="stable")
+    return tracked.where(order[(inside | ~tracked.predicted)[order]])
 
 
 class _Computed(NamedTuple):

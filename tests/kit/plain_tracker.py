@@ -122,10 +122,14 @@ class PlainTracker:
         self._ids_given = 0
         self._times: list[float] = []
         self._usual_seconds = 0.0
+        # By how often in a row they were missed: how many lately, and how many of them were found in the next look
+        self._missed, self._found_again = np.zeros((2, self._settings.held_looks + 1))
 
     def update(self, detections: Detections, pts_seconds: float) -> Detections:
         is_first, seconds = not self._times, self._passed(pts_seconds)
         lost_seconds = max(self._settings.lost_seconds, USUAL_GAPS * self._usual_seconds)
+        missed = [(each, each.misses) for each in self._tracks if each.track_id]
+        missed = [(each, misses) for each, misses in missed if 0 < misses <= self._settings.held_looks]
         self._tracks = [
             each
             for each in self._tracks
@@ -135,6 +139,11 @@ class PlainTracker:
             track.predict(seconds)
         found = self._sound(detections)
         self._associate(found)
+        for _, misses in missed:
+            self._missed[misses] = self._missed[misses] * kernel.LATELY + 1
+            self._found_again[misses] *= kernel.LATELY
+        for track, misses in missed:
+            self._found_again[misses] += track.misses == 0
         self._tracks = [each for each in self._tracks if not each.is_over(self._settings)]
         self._begin(found)
         self._confirm(is_first)
@@ -212,7 +221,21 @@ class PlainTracker:
                 number = track.detection.number
                 boxes[number], class_ids[number] = track.box, track.class_id
                 track_ids[number] = track.track_id
-        return Detections(boxes, detections.scores, class_ids, track_ids)
+        found = Detections(boxes, detections.scores, class_ids, track_ids, np.zeros(len(boxes), np.bool_))
+        return found.and_then(self._held())
+
+    def _held(self) -> Detections:
+        chances = (self._found_again + kernel.FEW_FOUND_AGAIN) / (self._missed + kernel.FEW)
+        looks = next((k for k, chance in enumerate(chances[1:]) if chance < 0.5), self._settings.held_looks)
+        held = [track for track in self._tracks if track.track_id and 0 < track.misses <= looks]
+        held.sort(key=lambda track: -np.float32(track.scores[-1]))
+        return Detections(
+            np.array([track.box for track in held], np.float32).reshape(-1, 4),
+            np.array([track.scores[-1] for track in held], np.float32),
+            np.array([track.class_id for track in held], np.int32),
+            np.array([track.track_id for track in held], np.int32),
+            np.ones(len(held), np.bool_),
+        )
 
 
 def match(

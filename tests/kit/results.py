@@ -8,7 +8,7 @@ from pipeline.flow.detections import Detections
 from pipeline.flow.fates import Drop
 from pipeline.flow.results import FrameResult
 
-# (box, score, class, track) of each detection
+# (box, score, class, track) of each detection; where the whole frame is predicted, so are they
 Row = tuple[tuple[float, float, float, float], float, int, int]
 
 
@@ -31,6 +31,7 @@ def result(
         np.array([row[1] for row in rows], np.float32),
         np.array([row[2] for row in rows], np.int32),
         np.array([row[3] for row in rows], np.int32),
+        np.full(len(rows), predicted),
     )
     return FrameResult(
         source_id=source_id,

@@ -10,7 +10,7 @@ from pipeline.flow import messages
 from pipeline.flow.detections import Detections
 from pipeline.flow.events import Counts, Event, LineCount, ZoneCount
 from pipeline.flow.fates import NEWER
-from pipeline.flow.frame import Frame, from_parts, round_to_parts, to_parts
+from pipeline.flow.frame import DETECTIONS, Frame, from_parts, round_to_parts, to_parts
 from pipeline.flow.messages import (
     ArrayRef,
     EndOfStream,
@@ -66,8 +66,12 @@ def test_a_free_lane_says_so() -> None:
 @pytest.mark.parametrize("count", [0, 1, 100])
 def test_a_frame_travels_with_its_detections(count: int, pools) -> None:
     rng = np.random.default_rng(0)
-    detections = Detections.untracked(
-        rng.random((count, 4), np.float32), rng.random(count, np.float32), rng.integers(0, 80, count, np.int32)
+    detections = Detections(
+        rng.random((count, 4), np.float32),
+        rng.random(count, np.float32),
+        rng.integers(0, 80, count, np.int32),
+        rng.integers(-(2**31), 2**31 - 1, count, np.int32),
+        rng.random(count) < 0.5,
     )
     frame = Frame(header(failure="because", trace=[Hop("decode", 1, 2)]), pools)
     frame.put_detections(detections)
@@ -76,7 +80,7 @@ def test_a_frame_travels_with_its_detections(count: int, pools) -> None:
     assert isinstance(arrived, Frame)
     assert (arrived.header.source_id, arrived.header.seq, arrived.header.failure) == ("door", 7, "because")
     assert arrived.header.trace == [Hop("decode", 1, 2)]
-    for name in ("boxes_xyxy", "scores", "class_ids", "track_ids"):
+    for name in ("boxes_xyxy", "scores", "class_ids", "track_ids", "predicted"):
         np.testing.assert_array_equal(getattr(arrived.detections(), name), getattr(detections, name))
 
 
@@ -151,7 +155,7 @@ def test_who_gives_back_too_late_learns_that_it_read_another_frame(two_slots, po
     other = pools["heatmaps"].lease(heatmaps.index, 0, 8, 1)
     assert not frame.give_back("heatmaps")
     assert pools["heatmaps"].holds(other)
-    assert "hm" not in frame and frame.header.leases == [picture] and "image_bgr" in frame and "scores" in frame
+    assert "hm" not in frame and frame.header.leases == [picture] and "image_bgr" in frame and DETECTIONS in frame
 
 
 def test_a_dropped_frame_is_a_header_and_no_more(two_slots, pools) -> None:

@@ -37,6 +37,7 @@ def result(
     *,
     tracks: list[int] | None = None,
     scores: list[float] | None = None,
+    predicted: bool = False,
     seconds: float = 12.3,
     source_id: str = "door",
     failure: str | None = None,
@@ -60,6 +61,7 @@ def result(
             np.array(scores or [0.9] * count, np.float32),
             np.zeros(count, np.int32),
             np.array(tracks or [0] * count, np.int32),
+            np.full(count, predicted),
         ),
         score_threshold=0.5,
         class_names=("person",),
@@ -103,6 +105,13 @@ def test_the_label_stays_inside_the_picture_wherever_the_box_is(top: int) -> Non
         return int((drawn(result([box], tracks=[7]), 480, 640).max(axis=2) < 30).sum())  # only labels are that dark
 
     assert letters((600, top, 660, top + 900)) == letters((100, 100, 180, 200)) > 20
+
+
+def test_where_something_was_not_found_its_box_is_dashed() -> None:
+    image = drawn(result([(100, 80, 180, 200)], tracks=[7], predicted=True))
+    for edge in (image[80, 100:181], image[200, 100:181], image[80:201, 100], image[80:201, 180]):
+        is_drawn = (edge == track_colour(7)).all(axis=1)
+        assert 0.4 < is_drawn.mean() < 0.9
 
 
 def test_an_untracked_box_is_neutral() -> None:

@@ -100,6 +100,7 @@ def test_a_json_line_has_the_documented_keys_in_order(tmp_path: Path) -> None:
     )
     assert list(predicted) == [*keys[:10], "predicted", *keys[10:]]
     assert list(still) == [*keys[:10], "from", *keys[10:]] and (still["status"], still["from"]) == ("ok", 0)
+    assert list(predicted["objects"][0].items())[-1] == ("predicted", True)
     assert (predicted["status"], predicted["predicted"], len(predicted["objects"])) == ("ok", True, 1)
     assert (ok["schema"], ok["kind"], ok["captured_unix"], ok["latency_ms"]) == (2, "frame", 1767225600.123457, 41.235)
 

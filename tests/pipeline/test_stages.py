@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.flow.detections import Detections
 from pipeline.flow.events import LineCount
-from pipeline.flow.frame import NOT_ITS_OWN, Frame
+from pipeline.flow.frame import DETECTIONS, NOT_ITS_OWN, Frame
 from pipeline.flow.messages import Audit, Start
 from pipeline.settings import PostprocessSettings, Settings
 from pipeline.shapes import Line, Zone
@@ -107,7 +107,7 @@ def test_heat_maps_that_were_given_to_another_frame_meanwhile_are_no_result(post
     bench.pools[HEATMAPS].end_lease(slot)
     bench.pools[HEATMAPS].lease(slot.index, 0, 7, STAGE)
     postprocess.process(frame)
-    assert frame.header.failure == NOT_ITS_OWN and "scores" not in frame
+    assert frame.header.failure == NOT_ITS_OWN and DETECTIONS not in frame
 
 
 # --- track -----------------------------------------------------------------------------------------------------------
@@ -341,6 +341,43 @@ def test_what_was_found_in_another_frame_is_taken_over_with_its_tracks(track, be
         assert detections.track_ids.tolist() == [1] and frame.header.failure is None
 
 
+def flickering(track: Track, bench: Bench, last: int, first_x: float = 100, **header: object) -> Frame:
+    """The last frame of a person who walks and is missed in every third look, of which the tracker learns."""
+    for seq in range(last + 1):
+        found = Detections.empty() if seq % 3 == 2 else person(first_x + 4 * seq)
+        frame = tracked(track, bench, seq, found, **header)
+        frame.give_back()
+    return frame
+
+
+def test_who_was_missed_where_most_are_found_again_is_told_of_as_predicted(track, bench) -> None:
+    told = flickering(track, bench, 32).detections()
+    assert (told.track_ids.tolist(), told.predicted.tolist()) == ([1], [True])
+    assert told.boxes_xyxy[0] == pytest.approx(person(100 + 4 * 32).boxes_xyxy[0], abs=3)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(640, [1]), (226, [])])
+def test_who_was_missed_and_should_have_left_the_picture_is_not_told_of(width: int, expected, track, bench) -> None:
+    assert flickering(track, bench, 32, width=width).detections().track_ids.tolist() == expected
+
+
+def test_in_a_picture_that_is_taken_over_who_was_missed_is_told_of_as_well(track, bench) -> None:
+    track.stream_started(start_of())
+    flickering(track, bench, 31)
+    found = tracked(track, bench, 32, person(500))  # somebody else; who walks is missed
+    taken = tracked(track, bench, 33, same_as=32).detections()
+    np.testing.assert_array_equal(taken.boxes_xyxy[0], found.detections().boxes_xyxy[0])
+    assert len(found.detections()) == 2 and not taken.predicted[0]
+
+
+def test_who_is_predicted_in_a_zone_enters_it_when_found_there(counting, bench) -> None:
+    frame = flickering(counting, bench, 32, first_x=-8)
+    (left, _, right, _), counts = frame.detections().boxes_xyxy[0], frame.header.counts
+    assert (left + right) / 2 > 138 and counts and not counts.events
+    after = tracked(counting, bench, 33, person(124))
+    assert [event.event for event in after.header.counts.events] == ["entered", "crossed"]
+
+
 def test_nothing_found_is_taken_over_as_such(track, bench) -> None:
     tracked(track, bench, 0, Detections.empty())
     frame = tracked(track, bench, 1, same_as=0)
@@ -352,7 +389,7 @@ def test_what_has_no_result_cannot_be_taken_over_and_is_no_empty_scene(how: str,
     if how != "with an earlier track":
         tracked(track, bench, 0, person(100))  # frame 1 was lost, or failed: track sees nothing of it
     frame = tracked(track, bench, 2, same_as=1)
-    assert frame.header.failure == "it looked as frame 1, which has no result" and "scores" not in frame
+    assert frame.header.failure == "it looked as frame 1, which has no result" and DETECTIONS not in frame
     assert tracked(track, bench, 3, person(100)).header.failure is None
 
 

@@ -403,6 +403,70 @@ def centres_of(frames: list[Detections]) -> np.ndarray:
     return np.array([(each.boxes_xyxy[0, 0] + each.boxes_xyxy[0, 2]) / 2 for each in frames])
 
 
+# -- who was missed
+
+
+def flickering(frame: int) -> list[Object]:
+    """Four people who walk, of whom another one is missed in each frame."""
+    return [person(100 + 200 * who + 3 * frame) for who in range(4) if who != frame % 4]
+
+
+def flickered(frames: int = 20, **settings: float) -> Follower:
+    follower = Follower(**settings)
+    for frame in range(frames):
+        follower.ids(*flickering(frame))
+    return follower
+
+
+def test_where_most_who_are_missed_are_found_again_they_are_told_of_meanwhile() -> None:
+    follower = flickered()
+    for frame in range(20, 30):
+        told = follower.update(detections(*flickering(frame)))
+        assert told.predicted.tolist() == [False] * 3 + [True]
+        assert sorted(told.track_ids.tolist()) == [1, 2, 3, 4]
+        missed_x = 100 + 200 * (frame % 4) + 3 * frame
+        assert centres_of([told.where(told.predicted)])[0] == pytest.approx(missed_x, abs=4)
+        assert told.scores[3] == pytest.approx(0.9)
+
+
+def test_who_is_predicted_between_looks_is_predicted_where_nobody_looks_as_well() -> None:
+    follower = flickered(21)
+    assert sorted(follower.predicted(1).track_ids.tolist()) == [1, 2, 3, 4]
+    assert follower.predicted(1).predicted.all()
+
+
+def test_who_has_gone_is_told_of_for_three_looks_and_no_longer() -> None:
+    follower = Follower()
+    for looks in [1, 1, 1, 1, 2, 2, 3] * 4:  # at least half are found in the next look after one miss, after two, three
+        follower.walking(5, step=0)
+        follower.nobody(looks)
+    follower.walking(5, step=0)
+    assert [int(follower.update(NOBODY).predicted.sum()) for _ in range(6)] == [1, 1, 1, 0, 0, 0]
+
+
+def test_in_a_source_that_does_not_flicker_who_is_missed_is_not_told_of() -> None:
+    follower = Follower()
+    follower.walking(60)
+    assert [len(follower.update(NOBODY)) for _ in range(5)] == [0] * 5
+
+
+def test_it_is_learnt_that_who_is_missed_does_not_come_back() -> None:
+    follower, told = flickered(300), []
+    for person_number in range(90):
+        for _ in range(3):
+            follower.ids(person(3000 + 400 * person_number))
+        told.append(int(follower.update(NOBODY).predicted.sum()))
+        follower.nobody(LOST_FRAMES + 1)
+    assert told[0] > 0 and told[-1] == 0
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_for_how_many_looks_can_be_said(looks: int) -> None:
+    follower = flickered(held_looks=looks)
+    follower.ids(*(person(100 + 200 * who + 60) for who in range(4)))
+    assert [int(follower.update(NOBODY).predicted.sum()) for _ in range(3)] == [4 * looks, 0, 0]
+
+
 def test_says_which_settings_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"low_score 0.5 must not exceed high_score 0.3"):
         TrackerSettings(high_score=0.3, low_score=0.5)
@@ -440,7 +504,7 @@ def streams(draw: st.DrawFn) -> list[tuple[Detections, float]]:
     return frames
 
 
-SETTINGS = ({}, {"first_overlap": 0.0, "confirm_frames": 1}, {"lost_seconds": 0.0, "new_score": 0.1})
+SETTINGS = ({}, {"held_looks": 0}, {"first_overlap": 0.0, "confirm_frames": 1}, {"lost_seconds": 0.0, "new_score": 0.1})
 
 
 @given(streams(), st.sampled_from(SETTINGS))
@@ -451,6 +515,7 @@ def test_the_ids_are_those_of_the_plain_twin(frames: list[tuple[Detections, floa
         got, expected = tracker.update(found, at), plain.update(found, at)
         np.testing.assert_array_equal(got.track_ids, expected.track_ids)
         np.testing.assert_array_equal(got.class_ids, expected.class_ids)
+        np.testing.assert_array_equal(got.predicted, expected.predicted)
         np.testing.assert_allclose(got.boxes_xyxy, expected.boxes_xyxy, rtol=1e-5)
 
 
@@ -468,7 +533,7 @@ def ids_by_number(frames: list[tuple[Detections, float]], change) -> list[dict[i
     tracker, told = Tracker(kinds=KINDS), []
     for found, at in frames:
         changed, at, numbers = change(found, at)
-        ids = tracker.update(changed, at).track_ids
+        ids = tracker.update(changed, at).track_ids[: len(changed)]
         told.append(dict(zip(numbers.tolist(), ids.tolist(), strict=True)))
     return told
 

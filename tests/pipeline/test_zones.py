@@ -64,6 +64,7 @@ def standing(*people: Person) -> Detections:
         np.full(len(rows), 0.9, np.float32),
         np.array([NAMES.index(name) for _, _, name in rows], np.int32),
         np.array([track for track, _, _ in rows], np.int32),
+        np.zeros(len(rows), np.bool_),
     )
 
 

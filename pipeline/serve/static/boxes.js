@@ -94,7 +94,7 @@ export function drawObjects(context, frame, trails, place, ratio, options) {
   }
   const placed = objects.map((object) => [object, corners(object.box_xyxy, place)]);
   if (options.boxes)
-    for (const [object, box] of placed.toReversed()) outline(context, object, box, line, frame.predicted);
+    for (const [object, box] of placed.toReversed()) outline(context, object, box, line);
   if (options.labels || options.scores || options.ids) drawLabels(context, placed, place, ratio, options);
   context.restore();
 }
@@ -105,8 +105,8 @@ function corners([left, top, right, bottom], place) {
   return [x0, y0, Math.max(x1, x0 + 1), Math.max(y1, y0 + 1)];
 }
 
-/** A tracked object's in its colour; one without a track thin and grey; dashed where nobody looked at the frame. */
-function outline(context, object, [left, top, right, bottom], line, isPredicted) {
+/** A tracked object's in its colour; one without a track thin and grey; dashed where it was not found. */
+function outline(context, object, [left, top, right, bottom], line) {
   const width = object.track_id == null ? Math.max(1, line >> 1) : line;
   context.lineWidth = 1;
   context.setLineDash([]);
@@ -114,7 +114,7 @@ function outline(context, object, [left, top, right, bottom], line, isPredicted)
   context.strokeRect(left - 0.5, top - 0.5, right - left + 1, bottom - top + 1);
   context.strokeStyle = css(colourOf(object.track_id));
   context.lineWidth = width;
-  context.setLineDash(isPredicted ? [4 * line, 3 * line] : []);
+  context.setLineDash(object.predicted ? [4 * line, 3 * line] : []);
   context.strokeRect(left + width / 2, top + width / 2, right - left - width, bottom - top - width);
   context.setLineDash([]);
 }
