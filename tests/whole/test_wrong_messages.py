@@ -22,6 +22,7 @@ from pipeline.run.worker import Worker
 from pipeline.settings import DeliverSettings, InferSettings, Settings, SourceSettings
 from pipeline.stage import HEATMAPS
 from pipeline.stages.postprocess import Postprocess
+from pipeline.stages.track import Track
 from tests.kit.harness import AS_FOUND, STAGES, children, finish, json_lines, run_here, start, wait_until
 from tests.kit.places import CLIP
 
@@ -154,14 +155,20 @@ def test_the_key_of_a_run_is_in_no_command_line_and_no_environment(monkeypatch, 
 
 
 def test_a_workers_garbage_is_that_workers_failure(tmp_path, monkeypatch) -> None:
-    report = Worker._report
+    """Once it has a frame: before, there may be none yet to be accounted for."""
+    report, process, came = Worker._report, Track.process, threading.Event()
 
     def report_badly(self):
-        if self._plan.id == "track":
+        if self._plan.id == "track" and came.is_set():
             self._control.send(b"\xc1 not a message")
         return report(self)
 
+    def tell_and_process(self, frame):
+        came.set()
+        return process(self, frame)
+
     monkeypatch.setattr(Worker, "_report", report_badly)
+    monkeypatch.setattr(Track, "process", tell_and_process)
     done = run_here(CLIP, "--engine", "eager", "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 4 and "Traceback" not in done.stderr, done.stderr
     assert "error: stage track sent what is no message" in done.stderr and done.stderr.count("error:") == 1
