@@ -57,6 +57,9 @@ RESERVE, REPORT_SECONDS = 0.07, 8.0
 # A mirrored image is evaluated alone, which takes so much longer.
 ALONE = 3.0
 EVALUATIONS = 12
+# So many passes over the images, but no fewer steps, are a training; in more time there are more of them, each from the
+# start, and the mean of their weights is kept.
+ROUND_EPOCHS, ROUND_STEPS = 30, 300
 # With fewer passes over the images than this, a smaller input learns more.
 ENOUGH_EPOCHS = 10
 # Pictures are drawn after epochs that take longer: they take half a second.
@@ -252,7 +255,10 @@ def plan(
             trial = with_given(with_room(recipe, trial, network, data, team, tell))
         pace = measure(trial, network, data, team)
         planned, last_seconds = fitted(trial, pace, images, seconds - (time.monotonic() - started), tell)
-        return with_given(planned), last_seconds
+        given = with_given(planned)
+        if given.schedule.epochs != planned.schedule.epochs:  # whoever says how many means all of them
+            given = with_given(replace(planned, schedule=replace(planned.schedule, rounds=1)))
+        return given, last_seconds
 
     planned, last_seconds = with_length(recipe)
     less = smaller(recipe, planned.schedule.epochs)
@@ -298,6 +304,10 @@ def smaller(recipe: Recipe, epochs: int) -> Recipe | None:
     return replace(recipe, model=replace(recipe.model, input_size=size))
 
 
+def _rounds_of(rounds: int) -> str:
+    return f"{rounds} rounds from the start, of which the mean is kept, each of " if rounds > 1 else ""
+
+
 def fitted(
     recipe: Recipe, pace: Pace, images: tuple[int, int, int], seconds: float, tell: Tell
 ) -> tuple[Recipe, float]:
@@ -307,18 +317,20 @@ def fitted(
     steps = Order(train, recipe.loop.batch, 1, recipe.loop.seed).steps_per_epoch
     last = (ALONE + 1) * (test or val or train) * pace.image_seconds + val * pace.image_seconds + REPORT_SECONDS
     left = seconds * (1 - RESERVE) - last - pace.start_seconds - EVALUATIONS * val * pace.image_seconds
-    epochs = max(FEWEST_EPOCHS, int(left / (steps * pace.step_seconds)))
-    every = -(-epochs // EVALUATIONS)
+    all_epochs = max(FEWEST_EPOCHS, int(left / (steps * pace.step_seconds)))
+    rounds = max(1, round(all_epochs / max(ROUND_EPOCHS, ROUND_STEPS / steps)))
+    epochs = all_epochs // rounds
+    every = epochs * -(-rounds // EVALUATIONS) if rounds > 1 else -(-epochs // EVALUATIONS)
     updates = epochs * -(-steps // recipe.optimiser.accumulate)
     decay = min(max(1 - 1 / (MEAN_SHARE * updates), LEAST_DECAY), MOST_DECAY)
     tell(
-        f"{epochs} epochs of {steps} steps: a step takes {pace.step_seconds:.2f} s here, and start, evaluations and "
-        f"report leave {max(left, 0) / 60:.1f} minutes"
+        f"{_rounds_of(rounds)}{epochs} epochs of {steps} steps: a step takes {pace.step_seconds:.2f} s here; start, "
+        f"evaluations and report leave {max(left, 0) / 60:.1f} minutes"
     )
     recipe = replace(
         recipe,
         optimiser=replace(recipe.optimiser, ema_decay=round(decay, 4)),
-        schedule=replace(recipe.schedule, epochs=epochs),
+        schedule=replace(recipe.schedule, epochs=epochs, rounds=rounds),
         loop=replace(
             recipe.loop, evaluate_every=every, pictures=4 if steps * pace.step_seconds > PICTURE_SECONDS else 0
         ),

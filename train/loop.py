@@ -30,6 +30,7 @@ from train.guard import Guard
 from train.losses import CenterNetLoss
 from train.order import Order
 from train.recipe import OptimiserSettings, Recipe
+from train.rounds import MeanOfRounds
 from train.schedule import peak_rate, rate_factor
 from train.start import train_mode
 from train.state import Progress, State, Tensors, optimiser_tensors, restore_optimiser
@@ -59,7 +60,7 @@ class Trainer:
         loop = recipe.loop
         self.progress = Progress(recipe=msgspec.json.encode(recipe).decode())
         self.order = Order(len(data.images), loop.batch, team.size, loop.seed)
-        self.steps = self.order.steps_per_epoch * recipe.schedule.epochs
+        self.steps = self.order.steps_per_epoch * recipe.schedule.all_epochs
         self.peak_rate = peak_rate(recipe.optimiser, self.order.images_per_step * recipe.optimiser.accumulate)
         self._data = data
         self._normalise = Normalise(network.spec).to(team.device)
@@ -80,10 +81,20 @@ class Trainer:
         self._guard: Guard | None = None
         self._good: tuple[State, State] | tuple[()] = ()  # the older has stood the test
         self._unreadable: set[str] = set()
+        self._mean: MeanOfRounds | None = None
+        if recipe.schedule.rounds > 1:
+            self._mean = MeanOfRounds(recipe.model.name, network.spec)
+            self._mean.network.to(team.device)
+            self._start = _copied(self.state())
 
     @property
     def result(self) -> CenterNet:
-        """The network to evaluate and keep: the running mean of the weights where there is one."""
+        """The network to evaluate and keep: the mean of the rounds that are over, or before there are any, of this one
+        the running mean of the weights where there is one."""
+        return self._mean.network if self._mean and self._mean.rounds else self._of_this_round
+
+    @property
+    def _of_this_round(self) -> CenterNet:
         return cast(CenterNet, self._average.module) if self._average else self.network
 
     # -- steps
@@ -94,7 +105,7 @@ class Trainer:
 
         Raises TrainingError.
         """
-        self.result.eval()
+        self._of_this_round.eval()
         batches: Iterator[Batch] = iter(self._loader())
         if self.recipe.optimiser.guard:
             batches = self._guarded(batches)
@@ -109,7 +120,23 @@ class Trainer:
             self.progress.step += 1
             if self._guard:
                 self._watch_over(self._guard, losses["loss"], tell)
+            if self._mean and self.progress.step % self._round_steps == 0:
+                self._end_round(self._mean, tell)
             yield losses, waited, len(batch.image_ids)
+
+    @property
+    def _round_steps(self) -> int:
+        return self.order.steps_per_epoch * self.recipe.schedule.epochs
+
+    def _end_round(self, mean: MeanOfRounds, tell: Callable[[str], None]) -> None:
+        """Its weights into the mean, and where there are more rounds, back to the start."""
+        mean.add(folded(self._of_this_round))
+        tell(f"round {mean.rounds} of {self.recipe.schedule.rounds} is over; kept is the mean of their weights")
+        if self.progress.step < self.steps:
+            self._take_over(_copied(self._start).parts)
+            self._good = ()
+            if self._guard:
+                self._guard.go_on()
 
     def _guarded(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, once the loss before anything was learnt is known, by which the guard measures. After a
@@ -129,7 +156,7 @@ class Trainer:
         dataset = DetectionDataset(self._data, spec, recipe.augment, loop.seed)
         loaders = loader_count(loop.loaders)
         sizes = next(head.channels for head in self.network.head_specs if head.name == "wh")
-        keys = self.order.batches(self.team.rank, self.progress.step, recipe.schedule.epochs)
+        keys = self.order.batches(self.team.rank, self.progress.step, recipe.schedule.all_epochs)
         return DataLoader(
             dataset,
             batch_sampler=list(keys),
@@ -253,12 +280,17 @@ class Trainer:
         }
         if self._average:
             parts["average"] = self._average.state_dict()
+        if self._mean and self._mean.rounds:
+            parts["mean"] = self._mean.network.state_dict()
         return State(self.progress, parts)
 
     def restore(self, state: State) -> None:
         """Raises TrainingError where the state is of another network or of other settings."""
         try:
             self._take_over(state.parts)
+            if self._mean and "mean" in state.parts:
+                self._mean.network.load_state_dict(state.parts["mean"])
+                self._mean.rounds = state.progress.step // self._round_steps
         except (RuntimeError, KeyError, ValueError) as error:
             text = " ".join(str(error).split())[:200]
             raise TrainingError(f"the state to resume is of another network or recipe ({text})") from None

@@ -115,7 +115,10 @@ class ScheduleSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the learning rate goes. Raises ValueError for a drop after the end."""
 
     kind: Literal["step", "one_cycle", "cosine"] = "step"
+    # Of a round
     epochs: Epochs = 140
+    # So often all this is done, each time from the start; what is kept is the mean of the weights that rounds end with
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 1
     # Of "step": after these epochs the rate is a tenth
     drops: tuple[Epochs, ...] = (90, 120)
     # The rate rises from 0 over so many steps
@@ -124,6 +127,11 @@ class ScheduleSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.kind == "step" and any(drop >= self.epochs for drop in self.drops):
             raise ValueError(f"drops {list(self.drops)} must come before the last of {self.epochs} epochs")
+
+    @property
+    def all_epochs(self) -> int:
+        """Of all rounds."""
+        return self.epochs * self.rounds
 
 
 class LoopSettings(Struct, frozen=True, forbid_unknown_fields=True):

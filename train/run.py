@@ -167,7 +167,7 @@ class Run:
         return {"epoch": epoch, "step": step, "learning_rate": rate, **tallied, **found}
 
     def _scores(self, epoch: int) -> Scores | None:
-        due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.epochs
+        due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.all_epochs
         return self._evaluate(self._trainer.result, self._val) if self._val and due else None
 
     def _evaluate(self, network: CenterNet, data: CocoData, flip: bool = False) -> Scores:

@@ -14,8 +14,9 @@ def peak_rate(settings: OptimiserSettings, images_per_step: int) -> float:
 
 
 def rate_factor(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
-    """What the peak rate is multiplied by at `step`, counted from 0 over the whole training."""
+    """What the peak rate is multiplied by at `step`, counted from 0 over the whole training; in each round the same."""
     steps = settings.epochs * steps_per_epoch
+    step %= steps
     warm_up = min(1.0, (step + 1) / (settings.warm_up_steps + 1))
     if settings.kind == "one_cycle":
         return warm_up * _one_cycle(step / max(1, steps - 1))

@@ -15,7 +15,7 @@ from configs.reader import read_settings
 from models import SPECS, load_model
 from tests.kit.places import ROOT
 from train.__main__ import main
-from train.automatic import FEWEST_EPOCHS, choose, fitted, smaller
+from train.automatic import FEWEST_EPOCHS, ROUND_EPOCHS, ROUND_STEPS, choose, fitted, smaller
 from train.check import DataError
 from train.coco import read_coco
 from train.pace import Pace
@@ -176,16 +176,26 @@ PACES = st.builds(Pace, st.floats(0.05, 10.0), st.floats(0.01, 1.0), st.floats(0
 def test_what_is_planned_fits_into_the_time(pace, train, val, test, seconds) -> None:
     planned, last = fitted(recipe(), pace, (train, val, test), seconds, lambda text: None)
     steps = max(1, train // min(planned.loop.batch, train))
-    evaluations = -(-planned.schedule.epochs // planned.loop.evaluate_every)
-    needed = pace.start_seconds + planned.schedule.epochs * steps * pace.step_seconds
+    evaluations = -(-planned.schedule.all_epochs // planned.loop.evaluate_every)
+    needed = pace.start_seconds + planned.schedule.all_epochs * steps * pace.step_seconds
     needed += evaluations * val * pace.image_seconds + last
-    assert planned.schedule.epochs == FEWEST_EPOCHS or needed <= seconds * 1.1
+    assert planned.schedule.all_epochs == FEWEST_EPOCHS or needed <= seconds * 1.1
     assert 0.9 <= planned.optimiser.ema_decay < 1
+
+
+@given(PACES, st.integers(8, 5000), st.floats(60, 36_000))
+def test_a_round_is_neither_short_nor_long_and_is_looked_at_when_it_is_over(pace, train, seconds) -> None:
+    planned, _ = fitted(recipe(), pace, (train, 20, 20), seconds, lambda text: None)
+    schedule, steps = planned.schedule, train // planned.loop.batch if train > planned.loop.batch else 1
+    usual = max(ROUND_EPOCHS, ROUND_STEPS / steps)
+    assert schedule.epochs <= 1.5 * usual
+    if schedule.rounds > 1:
+        assert schedule.epochs > 0.7 * usual and planned.loop.evaluate_every % schedule.epochs == 0
 
 
 def test_more_time_is_more_epochs() -> None:
     epochs = [
-        fitted(recipe(), Pace(1.0, 0.1, 5.0), (100, 20, 20), 60.0 * minutes, lambda text: None)[0].schedule.epochs
+        fitted(recipe(), Pace(1.0, 0.1, 5.0), (100, 20, 20), 60.0 * minutes, lambda text: None)[0].schedule.all_epochs
         for minutes in (5, 20, 60)
     ]
     assert epochs[0] >= FEWEST_EPOCHS and 3 < epochs[1] / epochs[0] < 6 and 2.5 < epochs[2] / epochs[1] < 3.5

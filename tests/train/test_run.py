@@ -96,22 +96,25 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "more", [(), ("model.weight_norm=true", "optimiser.guard=true")], ids=["plain", "as on folders"]
+    ("more", "rounds"),
+    [((), 1), (("model.weight_norm=true", "optimiser.guard=true"), 1), (("model.weight_norm=true",), 3)],
+    ids=["plain", "as on folders", "in rounds"],
 )
-def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, more) -> None:
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, more, rounds) -> None:
     settings = (
         *TINY,
         *more,
         "loop.loaders=1",
         "schedule.epochs=10",
+        f"schedule.rounds={rounds}",
         "optimiser.ema_decay=0.9",
         "loop.evaluate_every=10",
         "augment.flip=0.5",
     )
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, parts, before = tmp_path / "whole", tmp_path / "parts", 1 if rounds == 1 else 11  # in the second round
     assert train(whole, *settings).returncode == 0
     process = start(parts, *settings)
-    wait_until(lambda: process.poll() is not None or ((parts / "metrics.csv").exists() and len(rows(parts)) > 1))
+    wait_until(lambda: process.poll() is not None or ((parts / "metrics.csv").exists() and len(rows(parts)) > before))
     process.send_signal(signal.SIGINT)
     code, errors = finish(process)
     assert code == 130 and "go on with --resume" in errors, errors
@@ -120,7 +123,32 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, more) -> None
     assert same_bytes(whole / "last.safetensors", parts / "last.safetensors")
     whole_state, parts_state = load_file(whole / "state.safetensors"), load_file(parts / "state.safetensors")
     assert all(torch.equal(value, parts_state[key]) for key, value in whole_state.items())
-    assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 11)]
+    assert [row["epoch"] for row in rows(parts)] == [str(epoch) for epoch in range(1, 10 * rounds + 1)]
+
+
+def test_of_rounds_the_mean_of_their_weights_is_kept(tmp_path, capfd) -> None:
+    settings = (
+        *TINY,
+        "schedule.epochs=2",
+        "loop.evaluate_every=2",
+        "model.weight_norm=true",
+        "schedule.kind=one_cycle",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train_here(capfd, one, *settings).returncode == 0
+    done = train_here(capfd, two, *settings, "schedule.rounds=2")
+    assert done.returncode == 0 and "round 2 of 2 is over; kept is the mean of their weights" in done.stderr
+    assert [row["epoch"] for row in rows(two)] == ["1", "2", "3", "4"]
+    assert [rows(two)[at]["learning_rate"] for at in (0, 1)] == [rows(two)[at]["learning_rate"] for at in (2, 3)]
+    first, mean, state = (
+        load_file(path) for path in (one / "last.safetensors", two / "last.safetensors", two / "state.safetensors")
+    )
+    bias = "heads.hm.pointwise.bias"
+    second = state[f"network/{bias}"]
+    assert not torch.equal(first[bias], second)
+    torch.testing.assert_close(mean[bias], (first[bias] + second) / 2)
+    assert rows(one)[0]["loss"] == rows(two)[0]["loss"] != rows(two)[2]["loss"]  # another order of the images
+    assert float(rows(two)[2]["loss"]) == pytest.approx(float(rows(one)[0]["loss"]), rel=0.3)  # from the start again
 
 
 @pytest.mark.thorough
