@@ -49,7 +49,7 @@ ONE_SIZE = 0.27
 # wide as high, and there are several in an image.
 EVEN_HEIGHTS, ROUND, SEVERAL = 0.1, 1.1, 3.0
 BATCH, SMALL_BATCH, FEW_IMAGES = 8, 4, 64
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 3.5e-4
 # Of the steps, over which the running mean of the weights reaches back; and the least and the most it decays by.
 MEAN_SHARE, LEAST_DECAY, MOST_DECAY = 0.02, 0.9, 0.999
 # Of the minutes, for what cannot be foreseen; and seconds for the report.
