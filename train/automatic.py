@@ -59,7 +59,7 @@ ALONE = 3.0
 EVALUATIONS = 12
 # So many passes over the images, but no fewer steps, are a training; in more time there are more of them, each from the
 # start, and the mean of their weights is kept.
-ROUND_EPOCHS, ROUND_STEPS = 30, 300
+ROUND_EPOCHS, ROUND_STEPS = 40, 300
 # With fewer passes over the images than this, a smaller input learns more.
 ENOUGH_EPOCHS = 10
 # Pictures are drawn after epochs that take longer: they take half a second.
