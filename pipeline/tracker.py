@@ -46,7 +46,6 @@ class Tracker:
             first_overlap=settings.first_overlap,
             second_overlap=settings.second_overlap,
             confirm_frames=settings.confirm_frames,
-            held_looks=settings.held_looks,
         )
         self._missed = np.zeros((settings.held_looks + 1, 2))
         self._kinds = np.zeros(0, np.int32) if kinds is None else kinds

@@ -68,7 +68,6 @@ class Rules(NamedTuple):
     first_overlap: float
     second_overlap: float
     confirm_frames: int
-    held_looks: int
 
 
 class Found(NamedTuple):
@@ -162,7 +161,7 @@ def update(
             number = found.numbers[place]
             track_ids[number], class_ids[number] = tracks[row].track_id, tracks[row].class_id
             _write_box(tracks[row].state, boxes_xyxy[number])
-    return count, _tell(tracks, count, missed, rules.held_looks), ids_given
+    return count, _tell(tracks, count, missed), ids_given
 
 
 # -- where boxes will be
@@ -773,11 +772,11 @@ def _count_found_again(tracks: Any, count: int, found_by: NDArray[np.int64], mis
 
 
 @njit(nogil=True, cache=True)
-def _tell(tracks: Any, count: int, missed: NDArray[np.float64], held_looks: int) -> int:
+def _tell(tracks: Any, count: int, missed: NDArray[np.float64]) -> int:
     """Mark those that are told of: all that have an id and were found, and those that were missed so few times in a row
     that at least half of the others who had been were found in the next look. How many of the latter there are."""
     looks, held = 0, 0
-    while looks < min(held_looks, len(missed) - 1) and 2 * missed[looks + 1, FOUND_AGAIN] + 2 * FEW_FOUND_AGAIN >= (
+    while looks + 1 < len(missed) and 2 * missed[looks + 1, FOUND_AGAIN] + 2 * FEW_FOUND_AGAIN >= (
         missed[looks + 1, ALL] + FEW
     ):
         looks += 1
