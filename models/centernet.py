@@ -19,7 +19,11 @@ class CenterNet(nn.Module):
     In: float images (B, 3, H, W), colours and normalisation as `spec` says, H and W multiples of `spec.size_multiple`.
     Out, in eval mode: {head: (B, channels, H / stride, W / stride)}, raw, of the last stack; in training mode a list
     of such dictionaries, one for each stack. Raises ValueError on another shape.
+
+    `first_layers` is how the names of the layers start that bring the image down to a quarter of its sides.
     """
+
+    first_layers: tuple[str, ...] = ()
 
     def __init__(self, spec: ModelSpec, heads: Sequence[Head]) -> None:
         super().__init__()

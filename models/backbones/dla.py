@@ -157,6 +157,8 @@ class DlaUp(nn.Module):
 class DlaCenterNet(CenterNet):
     """20 M weights."""
 
+    first_layers = ("base.base_layer.", "base.level0.", "base.level1.", "base.level2.")
+
     def __init__(self, spec: ModelSpec, heads: Sequence[Head]) -> None:
         super().__init__(spec, heads)
         self.base = Dla34()

@@ -57,6 +57,8 @@ class Hourglass(nn.Module):
 class HourglassCenterNet(CenterNet):
     """191 M weights. Between the stacks the features of the first, and what it was given, go on into the second."""
 
+    first_layers = ("pre.",)
+
     def __init__(self, spec: ModelSpec, heads: Sequence[Head]) -> None:
         super().__init__(spec, heads)
         width = WIDTHS[0]

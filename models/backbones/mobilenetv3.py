@@ -92,6 +92,8 @@ class MobileNetV3(nn.Module):
 class MobileCenterNet(CenterNet):
     """2.0 M weights."""
 
+    first_layers = ("backbone.stem.", *(f"backbone.blocks.{row}." for row in range(3)))
+
     def __init__(self, spec: ModelSpec, heads: Sequence[Head]) -> None:
         super().__init__(spec, heads)
         self.backbone = MobileNetV3()

@@ -74,6 +74,8 @@ DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 class ResNetCenterNet(CenterNet):
     """`depth` is one of DEPTHS, `deformable` says which way back up: 14 M weights at depth 18 to 69 M at 152."""
 
+    first_layers = ("conv1.", "bn1.", "layer1.")
+
     def __init__(self, spec: ModelSpec, heads: Sequence[Head], depth: int, deformable: bool) -> None:
         super().__init__(spec, heads)
         block, counts = DEPTHS[depth]

@@ -180,3 +180,20 @@ def test_the_model_that_ships_does_not_wait_for_torchvision():
     code = "import sys, models; models.create_model('mobilenetv3'); print({'torch', 'torchvision'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "{'torch'}"
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3", *SMALL])
+def test_the_first_layers_bring_the_image_down_to_a_quarter_of_its_sides(name):
+    model = create_model(name).eval()
+    seen: list[tuple[str, int]] = []
+    for at, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, out, at=at: seen.append((f"{at}.", out.shape[-1])))
+    images = smallest_images(model, 1)
+    run(model, images)
+    is_first = [at.startswith(model.first_layers) for at, _ in seen]
+    count = sum(is_first)
+    assert is_first == [True] * count + [False] * (len(seen) - count)
+    width = images.shape[-1]
+    assert all(side >= width // 4 for _, side in seen[:count]) and seen[count - 1][1] == width // 4
+    assert all(any(key.startswith(start) for key in model.state_dict()) for start in model.first_layers)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from configs.reader import read_settings
 from models import SPECS, load_model
+from models.backbones.mobilenetv3 import MobileCenterNet
 from tests.kit.places import ROOT
 from train.__main__ import main
 from train.automatic import FEWEST_EPOCHS, ROUND_EPOCHS, ROUND_STEPS, choose, fitted, smaller
@@ -131,6 +132,7 @@ def test_size_and_augmentation_follow_from_the_objects(
     assert (recipe.augment.scale_low > 0.8) == is_of_one_size, told
     assert (recipe.augment.flip_vertical == 0.0) == knows_up, told
     assert recipe.size_loss == "giou" and recipe.model.weight_norm and recipe.optimiser.guard
+    assert recipe.model.freeze == MobileCenterNet.first_layers
 
 
 def test_the_input_has_sides_that_the_model_takes(tmp_path) -> None:

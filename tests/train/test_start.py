@@ -75,6 +75,12 @@ def test_where_no_class_is_known_none_is_near() -> None:
         start_network(settings, CocoData(("a",), (1,), []), lambda text: None)
 
 
+def test_what_is_drawn_anew_is_not_kept_from_learning() -> None:
+    settings = ModelSettings(start="none", freeze=("backbone.",))
+    with pytest.raises(ValueError, match=r"model\.freeze: what is drawn anew would never learn"):
+        start_network(settings, CocoData(("a",), (1,), []), lambda text: None)
+
+
 def people(folder: Path) -> CocoData:
     """A picture that ships, with the people that the shipped network finds in it as walkers; and some grass."""
     picture = sorted(SAMPLES.glob("*.jpg"))[0]
