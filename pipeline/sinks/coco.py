@@ -6,7 +6,8 @@
 
 `image_id` is the frame's seq, `bbox` left, top, width and height in pixels of the source frame. `category_id` is COCO's
 own, 1 to 90, where the network has COCO's 80 classes, else the index of the class plus one. The format knows neither
-tracks nor failures: a frame without objects has none, and neither has one without a result.
+tracks nor failures: a frame without objects has none, and neither has one without a result; an object that is
+predicted is there as any other.
 
 The closing bracket is written anew with each frame, so that the file is a whole list at any moment. Knows no stage.
 """

@@ -1,8 +1,9 @@
 """CSV: a line for each object, after a line with the names of the columns. Knows no stage and no pixels.
 
-    source,seq,pts_seconds,captured_unix,track_id,class,score,left,top,right,bottom
+    source,seq,pts_seconds,captured_unix,track_id,class,score,left,top,right,bottom,predicted
 
-The columns mean what the keys of the JSON lines do; `track_id` is empty where the tracker has not confirmed the object.
+The columns mean what the keys of the JSON lines do; `track_id` is empty where the tracker has not confirmed the object;
+`predicted` is 1 where it is told of but was not found in this frame, else 0.
 A frame without objects has no line, and neither has one without a result: the format cannot tell the two apart.
 """
 
@@ -16,7 +17,7 @@ from pipeline.sinks.segments import SegmentedFile
 
 COLUMNS = (
     *("source", "seq", "pts_seconds", "captured_unix", "track_id", "class", "score"),
-    *("left", "top", "right", "bottom"),
+    *("left", "top", "right", "bottom", "predicted"),
 )
 
 
@@ -49,7 +50,17 @@ def csv_rows(frame: FrameResult) -> list[tuple]:
     """A row for each object of `frame`, rounded as in the JSON lines."""
     line = json_line(frame)
     where = (line.source, line.seq, line.pts_seconds, line.captured_unix)
-    return [(*where, each.track_id, each.class_name, each.score, *each.box_xyxy) for each in line.objects]
+    return [
+        (
+            *where,
+            each.track_id,
+            each.class_name,
+            each.score,
+            *each.box_xyxy,
+            int(each.predicted is True),
+        )
+        for each in line.objects
+    ]
 
 
 def _text(rows: list[tuple]) -> bytes:

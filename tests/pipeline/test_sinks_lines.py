@@ -42,12 +42,12 @@ def write(sink: Sink, *frames) -> None:
     [
         ([], []),
         ([LOW], []),
-        ([TENTATIVE], ["door,7,0.3,1767225600.123457,,dog,0.5,1.0,2.0,3.0,4.0"]),
+        ([TENTATIVE], ["door,7,0.3,1767225600.123457,,dog,0.5,1.0,2.0,3.0,4.0,0"]),
         (
             [CONFIRMED, TENTATIVE],
             [
-                "door,7,0.3,1767225600.123457,3,person,0.8765,10.12,20.0,50.5,100.0",
-                "door,7,0.3,1767225600.123457,,dog,0.5,1.0,2.0,3.0,4.0",
+                "door,7,0.3,1767225600.123457,3,person,0.8765,10.12,20.0,50.5,100.0,0",
+                "door,7,0.3,1767225600.123457,,dog,0.5,1.0,2.0,3.0,4.0,0",
             ],
         ),
     ],
@@ -57,6 +57,12 @@ def test_csv_has_a_line_for_each_object_under_its_header(tmp_path: Path, rows: l
     frames = [result(rows, seq=7, seconds=0.3), result(seq=8, failure="no answer"), result(seq=9, dropped=NEWER)]
     write(CsvSink(str(tmp_path / "o.csv")), *frames)
     assert (tmp_path / "o.csv").read_text().splitlines() == [",".join(COLUMNS), *lines]
+
+
+def test_csv_tells_whom_nobody_found(tmp_path: Path) -> None:
+    frames = [result([CONFIRMED], seq=seq, predicted=seq == 1) for seq in range(3)]
+    write(CsvSink(str(tmp_path / "o.csv")), *frames)
+    assert [row["predicted"] for row in csv.DictReader((tmp_path / "o.csv").open())] == ["0", "1", "0"]
 
 
 def test_csv_quotes_a_name_with_a_comma(tmp_path: Path) -> None:
