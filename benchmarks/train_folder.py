@@ -4,6 +4,7 @@ that somebody gives by hand.
     python benchmarks/train_folder.py raccoon [--minutes 5 20 60] [--seeds 0 1 2]
     python benchmarks/train_folder.py raccoon --minutes 10 --first 20       only the first 20 images, and no validation
     python benchmarks/train_folder.py raccoon --minutes 5 --rates 20        rates drawn from 1e-5 to 1e-2
+    python benchmarks/train_folder.py --draw CURVE.svg TOLD.txt ...         AP by minutes, of what such runs printed
 
 Each run is the command as its user types it, one after the other, and the figures are those of the test images, from
 the scores.json that it leaves; late is how much longer than its minutes it took. FOLDER may be the name of one in
@@ -23,7 +24,16 @@ from typing import Any
 import numpy as np
 from common import DATA, ROOT, finish, machine
 
+from train.curves import HEIGHT, WIDTH, chart
+
 LOWEST_RATE, HIGHEST_RATE = 1e-5, 1e-2
+LEGEND = WIDTH + 10
+STYLE = (
+    "text{fill:#555;font-size:11px} path{fill:none;stroke:#ccc} .axis{stroke:#555}"
+    " polyline{fill:none;stroke:currentColor;stroke-width:1.8} circle{fill:currentColor}"
+    " g[class] text{fill:currentColor} .line0{color:#1668b8} .line1{color:#7db4e6}"
+    " .line2{color:#b8541d} .line3{color:#e8a77f}"
+)
 
 
 def first_images(folder: Path, count: int, made: Path) -> Path:
@@ -76,14 +86,36 @@ def train(folder: Path, minutes: float, seed: int, out: Path, rate: float | None
     return figures
 
 
+def draw(path: Path, told: list[Path]) -> None:
+    """The medians of runs of whole folders as curves; `told` is what this script printed, its last line JSON."""
+    points: dict[str, dict[float, float]] = {}
+    for each in told:
+        result = json.loads(next(line for line in reversed(each.read_text().splitlines()) if line.startswith("{")))
+        for of in result["median"]:
+            for name in ("ap50", "ap"):
+                points.setdefault(f"{result['folder']} {name.upper()}", {})[of["minutes"]] = of[name]
+    drawn = chart({name: sorted(of.items()) for name, of in points.items()}, "minutes")
+    names = "".join(
+        f'<g class="line{i}"><text x="{LEGEND}" y="{30 + 18 * i}">{name}</text></g>' for i, name in enumerate(points)
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEGEND + 100} {HEIGHT}" font-family="sans-serif">'
+    path.write_text(f"{head}<style>{STYLE}</style><g>{drawn[drawn.index('>') + 1 : -len('</svg>')]}</g>{names}</svg>\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 20.0, 60.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--first", type=int, metavar="N")
     parser.add_argument("--rates", type=int, metavar="N")
+    parser.add_argument("--draw", type=Path, nargs="+", metavar="FILE")
     given = parser.parse_args()
+    if given.draw:
+        draw(given.draw[0], given.draw[1:])
+        return
+    if given.folder is None:
+        parser.error("which folder?")
     folder = given.folder if given.folder.is_dir() else DATA / given.folder
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="train-folder-") as made:
