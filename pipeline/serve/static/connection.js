@@ -8,7 +8,7 @@ const SILENT_MS = 6_000;
 
 /**
  * `hears.view(view)`, `hears.signal(signal)`, `hears.picture(frame, jpeg)`, `hears.result(frame, captured)` and
- * `hears.packet(source, packet, data)`: what comes; `jpeg` is a Blob, `captured` tells which packet the frame is of.
+ * `hears.packet(source, packet, data)`: what comes; `jpeg` its bytes, `captured` tells which packet the frame is of.
  * `hears.heat(line, bytes)`: a heat map, see docs/serving.md.
  * `hears.away(away)`: null while connected, else {sinceUnix, retryAt, problem}; retryAt by performance.now().
  */
@@ -86,7 +86,7 @@ export class Connection {
   #hearBinary(buffer) {
     const [head, data] = parts(buffer);
     if (head.kind === "heat") return this.#hears.heat(head, data);
-    if (head.kind !== "packet") return this.#hears.picture(head, new Blob([data], { type: "image/jpeg" }));
+    if (head.kind !== "packet") return this.#hears.picture(head, data);
     const { source, packet } = head;
     this.#hears.packet(source, packet, data);
     this.#say({ type: "taken", source, captured: packet.captured });

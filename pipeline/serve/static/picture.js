@@ -6,10 +6,13 @@ import { element } from "./elements.js";
 import { fit, watchSize } from "./fit.js";
 import { drawLayout } from "./zones.js";
 
+// Down to this part of its size the nearest pixels are enough; below, some would be left out.
+const NEAREST_SCALE = 0.5;
+const JPEG = { type: "image/jpeg" };
 const dirty = new Set();
 let isAsked = false;
 
-/** All pictures that changed are drawn before the next paint, in one go. */
+/** All pictures that changed are drawn before the next paint, in one go; while nobody sees the page, not at all. */
 function drawSoon(picture) {
   dirty.add(picture);
   if (isAsked) return;
@@ -20,6 +23,17 @@ function drawSoon(picture) {
     dirty.clear();
     for (const each of changed) each.draw();
   });
+}
+
+/** A VideoFrame where the browser has such a decoder, which takes the bytes as they are; else an ImageBitmap. */
+async function decoded(jpeg) {
+  if (!window.ImageDecoder) return createImageBitmap(new Blob([jpeg], JPEG));
+  const decoder = new ImageDecoder({ data: jpeg, ...JPEG });
+  try {
+    return (await decoder.decode()).image;
+  } finally {
+    decoder.close();
+  }
 }
 
 /**
@@ -52,7 +66,7 @@ export class Picture {
   }
 
   /**
-   * `frame` as in docs/json-lines.md, `jpeg` a Blob of its picture. `onShown()` once it is on the screen, or cannot be
+   * `frame` as in docs/json-lines.md, `jpeg` the bytes of its picture. `onShown()` once it is on the screen, or cannot be
    * read; never where a newer one took its place.
    */
   take(frame, jpeg, onShown = () => {}) {
@@ -92,7 +106,7 @@ export class Picture {
     while (this.#waiting) {
       const { frame, jpeg, onShown } = this.#waiting;
       this.#waiting = null;
-      const bitmap = await createImageBitmap(jpeg).catch(() => null);
+      const bitmap = await decoded(jpeg).catch(() => null);
       if (this.#isClosed) bitmap?.close();
       else if (bitmap) this.#put({ frame, bitmap, onShown, path: "jpeg" });
       else onShown();
@@ -104,7 +118,13 @@ export class Picture {
     this.#next?.bitmap.close();
     this.#next = next;
     this.#trails.add(next.frame);
-    drawSoon(this);
+    // At once, while the browser waits for its next paint: drawn just before, it would often miss that one.
+    if (document.hidden) drawSoon(this);
+    else this.draw();
+  }
+
+  get #bitmapWidth() {
+    return this.#bitmap.displayWidth ?? this.#bitmap.width;
   }
 
   #resize(width, height) {
@@ -124,14 +144,14 @@ export class Picture {
       this.node.dataset.path = next.path;
     }
     if (this.#bitmap && this.pixels.width && this.pixels.height) this.#drawNow();
-    next?.onShown();
+    if (next) requestAnimationFrame(() => next.onShown());
   }
 
   #drawNow() {
     const { width, height } = this.pixels;
     const place = fit(this.frame.width, this.frame.height, width, height);
     const pixels = this.pixels.getContext("2d", { alpha: false });
-    pixels.imageSmoothingQuality = "medium";
+    pixels.imageSmoothingQuality = place.width < NEAREST_SCALE * this.#bitmapWidth ? "medium" : "low";
     pixels.clearRect(0, 0, width, height);
     pixels.drawImage(this.#bitmap, place.left, place.top, place.width, place.height);
     this.heat?.draw(this.frame, place, width, height);
