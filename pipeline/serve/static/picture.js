@@ -66,8 +66,8 @@ export class Picture {
   }
 
   /**
-   * `frame` as in docs/json-lines.md, `jpeg` the bytes of its picture. `onShown()` once it is on the screen, or cannot be
-   * read; never where a newer one took its place.
+   * `frame` as in docs/json-lines.md, `jpeg` the bytes of its picture. `onShown()` once it is on the screen, or cannot
+   * be read; never where a newer one took its place.
    */
   take(frame, jpeg, onShown = () => {}) {
     this.#waiting = { frame, jpeg, onShown };
