@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from common import DATA, ROOT, finish, frames_and_seconds, machine
+from common import DATA, ROOT, finish, frames_and_seconds, machine, middle_and_ends
 
 from tests.kit.places import CLIP
 
@@ -66,7 +66,7 @@ def main() -> None:
             "base": given.base,
             "other": given.other,
             "frames_per_second": {name: [round(rate, 2) for rate in values] for name, values in rates.items()},
-            "ratio": {"median": round(median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)},
+            "ratio": middle_and_ends(ratios),
         }
     )
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from common import DATA, ROOT, finish, machine
+from common import DATA, ROOT, finish, machine, middle_and_ends
 
 SETTINGS = ("schedule.epochs=2", "schedule.kind=one_cycle", "loop.evaluate_every=2", "loop.pictures=0")
 
@@ -57,7 +57,7 @@ def main() -> None:
             "recipe": str(given.recipe),
             "set": given.set,
             "images_per_second": {name: [round(rate, 2) for rate in of] for name, of in rates.items()},
-            "ratio": {"median": round(median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)},
+            "ratio": middle_and_ends(ratios),
         }
     )
 

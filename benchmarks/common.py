@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ def frames_and_seconds(summary: str) -> tuple[int, float] | None:
     """What a run's summary on standard error says of its length; None where it says nothing."""
     found = re.search(r"^(\d+) frames in ([\d.]+) s: ", summary, re.MULTILINE)
     return (int(found[1]), float(found[2])) if found else None
+
+
+def middle_and_ends(ratios: list[float]) -> dict[str, float]:
+    """Of runs in alternation."""
+    return {"median": round(median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)}
 
 
 def finish(result: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ def start_network(settings: ModelSettings, data: CocoData, tell: Tell) -> Center
     class_names = data.class_names
     network = create_model(settings.name, len(class_names))
     if settings.start == "none":
+        if settings.freeze:
+            raise ValueError("model.freeze: what is drawn anew would never learn; give it a start, or freeze: []")
         tell(f"{settings.name}: weights drawn anew")
     elif settings.start == "imagenet":
         _load_imagenet(network, settings.name)
@@ -45,8 +47,6 @@ def start_network(settings: ModelSettings, data: CocoData, tell: Tell) -> Center
         _take_nearest(network, settings, data, tell)
     if settings.weight_norm and (normed := put_on(network)):
         tell(f"{normed} convolutions learn lengths and directions of their filters")
-    if settings.freeze and settings.start == "none":
-        raise ValueError("model.freeze: what is drawn anew would never learn; give it a start, or freeze: []")
     frozen = freeze(network, settings.freeze)
     if settings.freeze:
         tell(f"not trained: {frozen} of {len(list(network.parameters()))} weights")

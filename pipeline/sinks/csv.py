@@ -51,14 +51,7 @@ def csv_rows(frame: FrameResult) -> list[tuple]:
     line = json_line(frame)
     where = (line.source, line.seq, line.pts_seconds, line.captured_unix)
     return [
-        (
-            *where,
-            each.track_id,
-            each.class_name,
-            each.score,
-            *each.box_xyxy,
-            int(each.predicted is True),
-        )
+        (*where, each.track_id, each.class_name, each.score, *each.box_xyxy, int(each.predicted is True))
         for each in line.objects
     ]
 

@@ -6,8 +6,6 @@ import { element } from "./elements.js";
 import { fit, watchSize } from "./fit.js";
 import { drawLayout } from "./zones.js";
 
-// Down to this part of its size the nearest pixels are enough; below, some would be left out.
-const NEAREST_SCALE = 0.5;
 const JPEG = { type: "image/jpeg" };
 const dirty = new Set();
 let isAsked = false;
@@ -123,10 +121,6 @@ export class Picture {
     else this.draw();
   }
 
-  get #bitmapWidth() {
-    return this.#bitmap.displayWidth ?? this.#bitmap.width;
-  }
-
   #resize(width, height) {
     for (const canvas of [this.pixels, this.boxes]) {
       if (canvas.width !== width) canvas.width = width;
@@ -151,7 +145,7 @@ export class Picture {
     const { width, height } = this.pixels;
     const place = fit(this.frame.width, this.frame.height, width, height);
     const pixels = this.pixels.getContext("2d", { alpha: false });
-    pixels.imageSmoothingQuality = place.width < NEAREST_SCALE * this.#bitmapWidth ? "medium" : "low";
+    pixels.imageSmoothingQuality = "medium";
     pixels.clearRect(0, 0, width, height);
     pixels.drawImage(this.#bitmap, place.left, place.top, place.width, place.height);
     this.heat?.draw(this.frame, place, width, height);
