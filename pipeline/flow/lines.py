@@ -15,6 +15,9 @@ from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Pool
 from pipeline.flow.transport import Receiver, Sender
 
+# Frames of a bundle: two of those that the plan has beside those in the network, and the one that makes it go.
+BUNDLE = 3
+
 
 class Inlet:
     """A worker's queue. A frame whose slots are another's by now is thrown away: its fate was told by who ended it."""
@@ -140,12 +143,40 @@ class Outlet:
             message.sent_to(self._number)
         self._sender.send(to_parts(message), self._given_up)
 
-    def send_round(self, frames: list[Frame]) -> None:
+    def send_all(self, frames: list[Frame]) -> None:
+        """In one message."""
         mine = [frame for frame in frames if not frame.is_ghost]
         for frame in mine:
             frame.sent_to(self._number)
         if mine:
             self._sender.send(round_to_parts(mine), self._given_up)
+
+
+class Bundle:
+    """Frames that inference is done with and that may wait: so many go on in one message.
+
+    The network leaves the caches to nobody, so each stage after it is cold when it is woken: a second and third frame
+    cost it little more than the first. Where the next round is not at hand, none waits.
+    """
+
+    def __init__(self, outlet: Outlet, size: int) -> None:
+        self._outlet, self._size = outlet, size
+        self._changing = threading.Lock()
+        self._frames: list[Frame] = []
+
+    def add(self, frames: list[Frame]) -> None:
+        """From any lane."""
+        with self._changing:
+            self._frames += frames
+            may_wait = all(frame.header.may_wait for frame in frames)
+        if not may_wait or len(self._frames) >= self._size:
+            self.send()
+
+    def send(self) -> None:
+        """All of them: there is nobody to wait for."""
+        with self._changing:
+            frames, self._frames = self._frames, []
+        self._outlet.send_all(frames)
 
 
 class Progress:

@@ -21,7 +21,7 @@ from pipeline.errors import CenterStreamError, StageError, place_of, way_of
 from pipeline.flow import messages
 from pipeline.flow.frame import Frame, Message
 from pipeline.flow.ledger import Ledger, LedgerSpec
-from pipeline.flow.lines import Inlet, Outlet, Progress, Rounds
+from pipeline.flow.lines import BUNDLE, Bundle, Inlet, Outlet, Progress, Rounds
 from pipeline.flow.messages import EndOfStream, Failed, Finished, Lost, Ready, SignalChange, Start, Stop, StreamStart
 from pipeline.flow.metrics import Meter, hop
 from pipeline.flow.order import InOrder
@@ -162,6 +162,8 @@ class Worker:
             self._depth = lambda: self._inlet.depth
         if isinstance(stage, RoundStage):
             self._rounds = Rounds(self._inlet, self._outlet_to("gather"), self._plan.number)
+            assert self._outlet
+            self._bundle = Bundle(self._outlet, 1 if self._spec.settings.is_watched() else BUNDLE)
 
     def _outlet_to(self, worker: str) -> Outlet:
         sender = self._transport.sender(f"{self._spec.endpoints}/{worker}", is_mate=worker in self._spec.mates)
@@ -285,6 +287,8 @@ class Worker:
             if not has_asked:
                 has_asked = True
                 self._rounds.lane_is_free()
+            if self._lanes.taking.locked():  # by a lane that has nothing to do
+                self._bundle.send()
             with self._lanes.taking:
                 frames = self._take_round(stage)
             if not frames:
@@ -293,12 +297,17 @@ class Worker:
             entered_ns = time.monotonic_ns()
             with self._lanes.busy():
                 self._process(stage, frames)
+                self._bundle.add(frames)
             self._rounds.lane_took(len(frames), time.monotonic_ns() - entered_ns)
+        self._bundle.send()
 
     def _take_round(self, stage: RoundStage) -> list[Frame]:
         if self._lanes.over:
             return []
-        came = self._rounds.take(POLL_SECONDS)
+        came = self._rounds.take(0.0)
+        if came is None:
+            self._bundle.send()
+            came = self._rounds.take(POLL_SECONDS)
         if came is None and self._stopping.is_set():
             self._lanes.over = True
         self._look_up(stage)
@@ -325,12 +334,22 @@ class Worker:
         return is_due
 
     def _work(self, stage: Stage, taken: list[Message]) -> None:
+        """Frames that came together go on together."""
+        frames: list[Frame] = []
         for message in taken:
             if isinstance(message, Frame):
                 self._inlet.taken(message)
                 self._process(stage, [message])
+                frames.append(message)
             else:
+                self._send_all(frames)
+                frames = []
                 self._word(stage, message)
+        self._send_all(frames)
+
+    def _send_all(self, frames: list[Frame]) -> None:
+        if self._outlet:
+            self._outlet.send_all(frames)
 
     def _word(self, stage: Stage, word: messages.SourceWord) -> None:
         match word:
@@ -353,7 +372,6 @@ class Worker:
         for frame in frames:
             if frame.header.dropped is None:
                 self._stamp(frame, entered_ns)
-            self._pass_on(frame)
 
     def _queue(self, stage: QueueStage, start: Start) -> None:
         for word in start.told:
@@ -382,7 +400,7 @@ class Worker:
         for frame in frames:
             self._stamp(frame, time.monotonic_ns())
         self._meter.round_given(len(frames))
-        self._lanes_of[worker].send_round(frames)
+        self._lanes_of[worker].send_all(frames)
 
     def _stamp(self, frame: Frame, entered_ns: int) -> None:
         """It leaves this stage."""

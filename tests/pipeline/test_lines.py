@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.flow.fates import LATE
 from pipeline.flow.frame import Frame
-from pipeline.flow.lines import Inlet, Outlet, Progress, Rounds
+from pipeline.flow.lines import Bundle, Inlet, Outlet, Progress, Rounds
 from pipeline.flow.messages import Free
 from pipeline.flow.order import InOrder
 from pipeline.flow.transport import Transport
@@ -52,6 +52,11 @@ class Line:
                 told.append(message.header.seq if isinstance(message, Frame) else type(message).__name__)
         return told
 
+    def messages(self) -> list[list[int]]:
+        """Seqs of the frames of each message."""
+        came = iter(lambda: self.inlet.take(0.1), None)
+        return [[frame.header.seq for frame in message if isinstance(frame, Frame)] for message in came]
+
     def noise(self) -> None:
         self._sender.send([b"\xc1 not a message"])
 
@@ -82,7 +87,7 @@ def test_who_gets_a_frame_stands_in_the_table_before_it_is_sent(bench, transport
 
     outlet = Outlet(Wire(), NEXT_STAGE, lambda: False)
     outlet.send(bench.frame(0))
-    outlet.send_round([bench.frame(1), bench.frame(2)])
+    outlet.send_all([bench.frame(1), bench.frame(2)])
     assert seen == [[0], [0, 1, 2]]
 
 
@@ -115,7 +120,7 @@ def test_a_ghost_is_not_even_sent(bench, line) -> None:
 def test_of_a_round_only_the_ghosts_are_missing(bench, line) -> None:
     frames = [bench.frame(seq) for seq in range(4)]
     bench.pools[FRAMES].end_lease(frames[0].header.leases[0])
-    line.outlet.send_round(frames)
+    line.outlet.send_all(frames)
     bench.pools[FRAMES].end_lease(frames[2].header.leases[0])
     (round_taken,) = [line.inlet.take(5.0)]
     assert [frame.header.seq for frame in round_taken] == [1, 3]
@@ -125,7 +130,7 @@ def test_of_a_round_only_the_ghosts_are_missing(bench, line) -> None:
 def test_a_round_of_ghosts_is_none(bench, line) -> None:
     frame = bench.frame(0)
     bench.pools[FRAMES].end_lease(frame.header.leases[0])
-    line.outlet.send_round([frame])
+    line.outlet.send_all([frame])
     assert line.inlet.take(0.3) is None
 
 
@@ -172,6 +177,36 @@ def test_a_missing_frame_is_waited_for_while_a_slot_holds_it(bench, transport) -
     assert [frame.header.seq for frame in line.inlet.look(300.0)] == [0, 1]
 
 
+YES, NO = True, False
+
+
+@pytest.mark.parametrize(
+    ("size", "may_wait", "messages"),
+    [
+        (3, [], []),
+        (3, [YES, YES], []),
+        (3, [YES, YES, YES, YES], [[0, 1, 2]]),
+        (3, [NO], [[0]]),
+        (3, [YES, NO, YES], [[0, 1]]),
+        (1, [YES, YES], [[0], [1]]),
+    ],
+)
+def test_frames_that_may_wait_go_on_in_bundles(bench, line, size: int, may_wait, messages) -> None:
+    bundle = Bundle(line.outlet, size)
+    for seq, may in enumerate(may_wait):
+        bundle.add([bench.frame(seq, may_wait=may)])
+    assert line.messages() == messages
+    bundle.send()  # there is nobody to wait for
+    rest = list(range(sum(map(len, messages)), len(may_wait)))
+    assert line.messages() == ([rest] if rest else [])
+    assert held(bench, STAGE) == list(range(len(may_wait)))
+
+
+def test_a_round_of_many_goes_on_at_once(bench, line) -> None:
+    Bundle(line.outlet, 3).add([bench.frame(seq, may_wait=True) for seq in range(4)])
+    assert line.messages() == [[0, 1, 2, 3]]
+
+
 class Gathering:
     """The rounds of an inference worker, and gather beside it: what it was asked, and what it gives."""
 
@@ -197,7 +232,7 @@ class Gathering:
     def give(self, may_wait: bool, ghost: bool = False) -> None:
         frame = self._bench.frame(self._seq, may_wait=may_wait)
         self._seq += 1
-        self._line.outlet.send_round([frame])
+        self._line.outlet.send_all([frame])
         if ghost:
             self._bench.pools[FRAMES].end_lease(frame.header.leases[0])
 
