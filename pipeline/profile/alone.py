@@ -24,12 +24,12 @@ from configs import startup
 from configs.uri import Uri
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError, place_of
 from pipeline.flow.frame import Frame, Message, from_parts, to_parts
-from pipeline.flow.lines import Inlet, Outlet
+from pipeline.flow.lines import BUNDLE, Inlet, Outlet
 from pipeline.flow.messages import Free, Limits, ModelCard, Slot, Start, StreamStart
 from pipeline.flow.metrics import Meter
 from pipeline.flow.sharedmem import Lessor
 from pipeline.kernels import compiled
-from pipeline.profile.model import Station
+from pipeline.profile.model import NEGLIGIBLE_MS, Station
 from pipeline.run.house import House, house
 from pipeline.run.launch import start_module
 from pipeline.run.plan import Plan
@@ -64,6 +64,7 @@ class Part(msgspec.Struct, frozen=True):
     round_ms   CPU that a round of the network costs whatever its size
     parallel   cores that one lane keeps busy
     spread     what single calls cost beside the mean, as factors
+    warm       share of `cpu_ms` that a call costs straight after another
     """
 
     stage: str
@@ -74,10 +75,14 @@ class Part(msgspec.Struct, frozen=True):
     round_ms: float = 0.0
     parallel: float = 1.0
     spread: tuple[float, ...] = ()
+    warm: float = 1.0
 
-    def station(self, hand_over_ms: float = 0.0) -> Station:
-        """With what it costs to take a frame from the queue before and to hand it on."""
-        return Station(self.lanes, self.cpu_ms + hand_over_ms, self.idle_ms, self.round_ms, self.parallel, self.spread)
+    def station(self, hand_over_ms: float = 0.0, further_ms: float = 0.0) -> Station:
+        """With what it costs to take a frame from the queue before and to hand it on: one alone, and each further of a
+        bundle."""
+        cpu_ms = self.cpu_ms + hand_over_ms
+        warm = (self.cpu_ms * self.warm + further_ms) / max(cpu_ms, NEGLIGIBLE_MS)
+        return Station(self.lanes, cpu_ms, self.idle_ms, self.round_ms, self.parallel, self.spread, min(1.0, warm))
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -92,6 +97,7 @@ class Measured(msgspec.Struct, frozen=True):
     """What was measured.
 
     hand_over_ms  CPU of one frame's way from one stage to the next, sender and receiver together
+    further_ms    of each further frame in the same message
     still_share   of the frames: those that look as one before, and could take over what was found in it
     look_ms       CPU that it takes to see that of a frame
     free_cores    that others left us, before and after
@@ -103,6 +109,7 @@ class Measured(msgspec.Struct, frozen=True):
     limits: Limits | None = None
     stream: StreamStart | None = None
     hand_over_ms: float = 0.0
+    further_ms: float = 0.0
     still_share: float = 0.0
     look_ms: float = 0.0
     free_cores: tuple[float, float] = (0.0, 0.0)
@@ -287,7 +294,7 @@ class _Bench:
             self._card,
             self._limits,
             self._stream,
-            self._hand_over(heads) if "gather" in self._wanted else 0.0,
+            *(self._hand_over(heads) if "gather" in self._wanted else (0.0, 0.0)),
             *self._stillness,
         )
 
@@ -422,7 +429,7 @@ class _Bench:
         self._cold("track", stage, found)
         tracked = [self._again(frame) for frame in found]
         for n, frame in enumerate(tracked):
-            frame.header.seq = MOST_CALLS + n
+            frame.header.seq = 2 * MOST_CALLS + n
             stage.process(frame)
         return tracked
 
@@ -446,19 +453,24 @@ class _Bench:
 
     def _calls(self, name: str, work: Callable[[Frame], object], frames: list[Frame]) -> None:
         deadline = time.perf_counter() + self._seconds
-        spent, each = NOTHING, []
-        for n in range(MOST_CALLS):
-            frame = self._again(frames[n % len(frames)])
-            frame.header.seq = n
-            self._cache += 1
+        spent, each, warm = NOTHING, list[float](), 0.0
+
+        def one(seq: int) -> Reading:
+            frame = self._again(frames[seq % len(frames)])
+            frame.header.seq = seq
             before = Reading.before()
             work(frame)
-            one = before.passed()
-            spent = spent.plus(one)
-            each.append(one.cpu)
+            return before.passed()
+
+        for n in range(MOST_CALLS):
+            self._cache += 1
+            cold = one(2 * n)
+            spent = spent.plus(cold)
+            each.append(cold.cpu)
+            warm += one(2 * n + 1).cpu
             if len(each) >= FEWEST_CALLS and time.perf_counter() > deadline:
                 break
-        self._parts[name] = _part(name, 1, len(each), spent, each)
+        self._parts[name] = _part(name, 1, len(each), spent, each, warm=warm)
 
     def _deliver(self, tracked: list[Frame], pictures: list[Frame]) -> None:
         """Drawn, and taken by every output; with pictures in one go, for encoders work on several frames at a time."""
@@ -470,21 +482,30 @@ class _Bench:
         has_pictures = self._settings.deliver.has_pictures()
         spent, count, deadline = NOTHING, 0, time.perf_counter() + self._seconds
         each: list[float] = []
-        while count < FEWEST_CALLS or (time.perf_counter() < deadline and count < 10 * MOST_CALLS):
-            frame = self._leased(tracked, pictures, count, lessor, has_pictures)
-            if not has_pictures:
-                self._cache += 1
+        warm = 0.0
+
+        def one(seq: int) -> Reading:
+            frame = self._leased(tracked, pictures, seq, lessor, has_pictures)
             before = Reading.before()
             stage.process(frame)
             while not has_pictures and slots.leased(64, 16):  # until it is taken
                 time.sleep(0.0005)
-            one = before.passed()
-            spent, count = spent.plus(one), count + 1
-            each.append(one.cpu)
+            return before.passed()
+
+        while count < FEWEST_CALLS or (time.perf_counter() < deadline and count < 10 * MOST_CALLS):
+            if has_pictures:
+                spent = spent.plus(one(count))
+            else:
+                self._cache += 1
+                cold = one(2 * count)
+                spent = spent.plus(cold)
+                each.append(cold.cpu)
+                warm += one(2 * count + 1).cpu
+            count += 1
         before = Reading.before()
         self._close(stage)
         spent = spent.plus(before.passed())
-        self._parts["deliver"] = _part("deliver", 1, count, spent, [] if has_pictures else each)
+        self._parts["deliver"] = _part("deliver", 1, count, spent, each, warm=warm)
 
     def _leased(self, tracked: list[Frame], pictures: list[Frame], n: int, lessor: Lessor, picture: bool) -> Frame:
         slot: Slot | None = None
@@ -516,8 +537,9 @@ class _Bench:
         bare = [Frame(replace(f.header, leases=[], arrays=[], trace=[]), self._home.pools) for f in pictures]
         self._calls("gather", one, bare)
 
-    def _hand_over(self, heads: list[Frame]) -> float:
-        """CPU ms of a frame's way through a queue to a thread that waits for it, by a run's own means."""
+    def _hand_over(self, heads: list[Frame]) -> tuple[float, float]:
+        """CPU ms of a frame's way through a queue to a thread that waits for it, by a run's own means, and of each
+        further one in the same message."""
         pools = self._home.pools
         endpoint = f"{self._home.endpoints}/hand-over"
         inlet = Inlet(self._home.transport.receiver(endpoint), pools, NEXT_ONE, None)
@@ -525,7 +547,7 @@ class _Bench:
         came = threading.Semaphore(0)
 
         def receive() -> None:
-            for _ in range(MOST_CALLS):
+            for _ in range(2 * MOST_CALLS):
                 while inlet.take(1.0) is None and not self._stopped.is_set():
                     pass
                 came.release()
@@ -533,15 +555,18 @@ class _Bench:
         receiver = threading.Thread(target=receive, daemon=True)
         receiver.start()
         header = replace(heads[0].header, leases=[], arrays=[])
-        spent = 0.0
+        spent = {1: 0.0, BUNDLE: 0.0}
         for n in range(MOST_CALLS):
-            self._cache += 1
-            before = time.process_time()
-            outlet.send(Frame(replace(header, seq=n), pools))
-            came.acquire(timeout=10.0)
-            spent += time.process_time() - before if n else 0.0  # the first connects
+            for size in spent:
+                frames = [Frame(replace(header, seq=n), pools) for _ in range(size)]
+                self._cache += 1
+                before = time.process_time()
+                outlet.send_all(frames)
+                came.acquire(timeout=10.0)
+                spent[size] += time.process_time() - before if n else 0.0  # the first connects
         receiver.join(10.0)
-        return spent * 1e3 / (MOST_CALLS - 1)
+        one, bundle = (seconds * 1e3 / (MOST_CALLS - 1) for seconds in spent.values())
+        return one, max(0.0, (bundle - one) / (BUNDLE - 1))
 
 
 class _Heard:
@@ -616,8 +641,9 @@ def _part(
     spent: Reading,
     calls: list[float] | None = None,
     waits_for_others: bool = False,
+    warm: float = 0.0,
 ) -> Part:
-    """`spent` in all for so many frames; `calls` are CPU seconds of single ones."""
+    """`spent` in all for so many frames; `calls` are CPU seconds of single ones, `warm` of as many right behind."""
     count = max(1, frames)
     at_work = lanes * spent.wall
     idle = 0.0 if waits_for_others else max(0.0, at_work - spent.cpu - spent.wait)
@@ -625,7 +651,8 @@ def _part(
     parallel = min(float(usable_cores()), max(1.0, (spent.cpu + spent.wait) / max(at_work - idle, 1e-9)))
     mean = float(np.mean(calls)) if calls else 0.0
     spread = tuple(round(one / mean, 3) for one in (calls or [])[:256]) if mean > 0 else ()
-    return Part(stage, lanes, frames, 1e3 * spent.cpu / count, 1e3 * idle / count, 0.0, parallel, spread)
+    share = min(1.0, warm / sum(calls)) if calls else 1.0
+    return Part(stage, lanes, frames, 1e3 * spent.cpu / count, 1e3 * idle / count, 0.0, parallel, spread, share)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Station:
     round_ms  CPU of a round, whatever its size (infer)
     parallel  cores that one lane keeps busy while it computes, where there are enough
     spread    factors by which single frames differ; drawn from
+    warm      share of `cpu_ms` that a frame costs which is taken straight after another (what follows the network)
     """
 
     lanes: int = 1
@@ -35,6 +36,7 @@ class Station:
     round_ms: float = 0.0
     parallel: float = 1.0
     spread: tuple[float, ...] = ()
+    warm: float = 1.0
 
     def times(self, factor: float) -> "Station":
         """All of it takes `factor` times as long."""
@@ -56,6 +58,7 @@ class Model:
 
     others    threads of other programs that want a core all the time, and get their even share
     slowness  how many times as long as measured alone everything takes, as a run has shown
+    bundle    frames of recordings that leave the network together (`pipeline.flow.lines.Bundle`)
     """
 
     stations: dict[str, Station]
@@ -66,6 +69,7 @@ class Model:
     batch: int = 1
     others: float = 0.0
     slowness: float = 1.0
+    bundle: int = 1
 
     def with_station(self, stage: str, station: Station) -> "Model":
         return replace(self, stations=self.stations | {stage: station})
@@ -172,6 +176,8 @@ class _Run:
         self._queues: dict[str, deque[_Frame]] = {stage: deque() for stage in SINGLE}
         self._in_order: list[deque[_Frame]] = [deque() for _ in range(sources)]
         self._ready: set[int] = set()
+        self._bundle: list[_Frame] = []
+        self._ended: dict[str, float] = {}
         self._busy = dict.fromkeys(CHAIN[1:], 0)
         self._ahead = 0
 
@@ -216,6 +222,8 @@ class _Run:
         while self._turns and self._busy["infer"] < self._lanes("infer") and self._ahead < self._model.ahead:
             self._busy["infer"] += 1
             self._start("infer", self._round())
+        if self._busy["infer"] < self._lanes("infer"):
+            self._send_bundle()
         for stage, queue in self._queues.items():
             while queue and self._busy[stage] < self._lanes(stage):
                 self._busy[stage] += 1
@@ -246,6 +254,8 @@ class _Run:
     def _start(self, stage: str, frames: list[_Frame]) -> None:
         station = self._model.stations[stage]
         factor = self._draw.choice(station.spread) if station.spread else 1.0
+        if stage in SINGLE and self._ended.get(stage) == self._now:
+            factor *= station.warm
         cpu_ms = (station.round_ms + station.cpu_ms * len(frames)) * factor
         job = _Job(stage, frames, cpu_ms / 1e3, station.idle_ms * factor * len(frames) / 1e3, station.parallel)
         self._computing.append(job)
@@ -280,15 +290,22 @@ class _Run:
             self._gathering.append(job.frames[0])
             return
         self._busy[job.stage] -= 1
+        self._ended[job.stage] = self._now
         for frame in job.frames:
             self._go_on(job.stage, frame)
+
+    def _send_bundle(self) -> None:
+        self._queues["postprocess"] += self._bundle
+        self._bundle = []
 
     def _go_on(self, stage: str, frame: _Frame) -> None:
         match stage:
             case "gather":
                 self._put(frame)
             case "infer":
-                self._queues["postprocess"].append(frame)
+                self._bundle.append(frame)
+                if self._is_live[frame.source] or len(self._bundle) >= self._model.bundle:
+                    self._send_bundle()
             case "postprocess":
                 self._ready.add(id(frame))
                 line = self._in_order[frame.source]

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from configs.uri import shown_text
 from models.devices import processor_name
 from pipeline.errors import OutputError, StageError
+from pipeline.flow.lines import BUNDLE
 from pipeline.flow.metrics import quantiles_of
 from pipeline.profile import alone, frames, levers, model, record, runs
 from pipeline.profile.alone import Apart, Measured, Request
@@ -266,14 +267,16 @@ def model_of(measured: Measured, settings: Settings, cores: float) -> Model:
     """The run that these parts make. Raises StageError where some are missing."""
     if measured.limits is None:
         raise StageError("a stage was not measured")
-    stations = {stage: part.station(measured.hand_over_ms) for stage, part in measured.parts.items()}
+    on_their_way = measured.hand_over_ms, measured.further_ms
+    stations = {stage: part.station(*on_their_way) for stage, part in measured.parts.items()}
     infer = stations["infer"]
     stations["infer"] = dataclasses.replace(infer, lanes=infer.lanes * settings.infer.processes)
     every = next(iter(settings.sources.values())).every
     for stage in ("infer", "postprocess"):  # of all frames so many are looked at
         stations[stage] = stations[stage].times(1 / every)
     limits = measured.limits
-    return Model(stations, cores, limits.ahead, limits.of_source, limits.waiting, min(limits.round, LARGEST_BATCH))
+    batch = min(limits.round, LARGEST_BATCH)
+    return Model(stations, cores, limits.ahead, limits.of_source, limits.waiting, batch, bundle=BUNDLE)
 
 
 def on_cores(here: Model, settings: Settings, cores: int) -> Model:

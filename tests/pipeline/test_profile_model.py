@@ -116,6 +116,25 @@ def test_a_camera_that_is_too_fast_loses_what_is_too_much_and_none_gets_old() ->
     assert outcome.age_percentile(95) < 0.3
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_a_recordings_frames_leave_the_network_in_bundles_and_none_stays_there(count: int) -> None:
+    run = replace(model(cores=1, infer=Station(lanes=2, cpu_ms=10)), bundle=3)
+    ends = simulate(run, recordings=[count]).ends
+    assert len(ends) == count and max(ends) == pytest.approx(count * 0.01)
+    if count == 10:
+        assert ends[0] == ends[1] == ends[2] < ends[3]
+
+
+def test_what_comes_straight_after_another_costs_its_share() -> None:
+    """Of a bundle, but not of cameras that are not behind."""
+    light = {"infer": Station(cpu_ms=7), "track": Station(cpu_ms=3, warm=1 / 3)}
+    run = model(cores=1, **light)
+    assert throughput(run) == pytest.approx(100, rel=0.01)
+    assert throughput(replace(run, bundle=3)) == pytest.approx(3000 / (3 * 7 + 3 + 1 + 1), rel=0.02)
+    ages = live(replace(run, bundle=3), cameras=1, rate=10).ages
+    assert max(ages) == pytest.approx(0.01)
+
+
 def test_results_of_a_source_come_in_order() -> None:
     network = Station(lanes=4, cpu_ms=10, spread=(0.1, 1.0, 3.0))
     outcome = simulate(model(cores=4, infer=network), recordings=[300])
