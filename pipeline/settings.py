@@ -471,10 +471,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         """Full-size ones: of every frame, or of those that somebody looks at."""
         return self.serve.at is not None or self.deliver.may_have_pictures()
 
-    def is_watched(self) -> bool:
-        """Whether frames are looked at as they come, where several at a time would be seen as a jerk."""
-        return self.serve.at is not None or self.deliver.show
-
     def lowest_score(self) -> float:
         """Below it nobody looks at a peak: the tracker continues tracks with less than what is reported."""
         return min(self.infer.score(), self.track.low_score)

@@ -156,11 +156,11 @@ class Bundle:
     """Frames that inference is done with and that may wait: so many go on in one message.
 
     The network leaves the caches to nobody, so each stage after it is cold when it is woken: a second and third frame
-    cost it little more than the first. Where the next round is not at hand, none waits.
+    cost it little more than the first. Where the next round is not at hand, or somebody watches, none waits.
     """
 
-    def __init__(self, outlet: Outlet, size: int) -> None:
-        self._outlet, self._size = outlet, size
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
         self._changing = threading.Lock()
         self._frames: list[Frame] = []
 
@@ -168,8 +168,8 @@ class Bundle:
         """From any lane."""
         with self._changing:
             self._frames += frames
-            may_wait = all(frame.header.may_wait for frame in frames)
-        if not may_wait or len(self._frames) >= self._size:
+            may_wait = all(frame.header.may_wait and not frame.header.watched for frame in frames)
+        if not may_wait or len(self._frames) >= BUNDLE:
             self.send()
 
     def send(self) -> None:

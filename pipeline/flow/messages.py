@@ -96,6 +96,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     clock          whose clock `captured_unix` is: the sender's, ours at arrival, or when the frame was due
     width, height  of the upright source picture in pixels
     may_wait       its source is no live one: nothing is gained by waiting for a newer frame
+    watched        somebody looks at it as it comes: several at a time would be a jerk
     unseen         not for the network (`every`): its tracks are predicted
     same_as        not for the network (`infer.still`): it looks as that frame does, and takes over what was found there
     audits         it could have taken over from that frame, and was computed to see what would be missed: the `audit`
@@ -116,6 +117,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     height: int
     clock: Clock = "arrival"
     may_wait: bool = False
+    watched: bool = False
     unseen: bool = False
     same_as: int | None = None
     audits: int | None = None

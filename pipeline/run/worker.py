@@ -21,7 +21,7 @@ from pipeline.errors import CenterStreamError, StageError, place_of, way_of
 from pipeline.flow import messages
 from pipeline.flow.frame import Frame, Message
 from pipeline.flow.ledger import Ledger, LedgerSpec
-from pipeline.flow.lines import BUNDLE, Bundle, Inlet, Outlet, Progress, Rounds
+from pipeline.flow.lines import Bundle, Inlet, Outlet, Progress, Rounds
 from pipeline.flow.messages import EndOfStream, Failed, Finished, Lost, Ready, SignalChange, Start, Stop, StreamStart
 from pipeline.flow.metrics import Meter, hop
 from pipeline.flow.order import InOrder
@@ -163,7 +163,7 @@ class Worker:
         if isinstance(stage, RoundStage):
             self._rounds = Rounds(self._inlet, self._outlet_to("gather"), self._plan.number)
             assert self._outlet
-            self._bundle = Bundle(self._outlet, 1 if self._spec.settings.is_watched() else BUNDLE)
+            self._bundle = Bundle(self._outlet)
 
     def _outlet_to(self, worker: str) -> Outlet:
         sender = self._transport.sender(f"{self._spec.endpoints}/{worker}", is_mate=worker in self._spec.mates)

@@ -58,6 +58,7 @@ class Decode(SourceStage):
         super().__init__(kit)
         self._settings = kit.settings.sources[kit.source_id]
         self._always_full_size = self._full_size = kit.settings.deliver.has_pictures()
+        self._always_watched = self._is_watched = kit.settings.deliver.show
         self._may_block = parse_address(self._settings.uri).may_block
         is_shown = self._may_block and kit.settings.serve.at
         self._page = _Page(f"{kit.endpoints}/{CODED}", kit.source_id) if is_shown else None
@@ -101,6 +102,7 @@ class Decode(SourceStage):
                 self._retune = word
             case Pixels():
                 self._full_size = self._always_full_size or word.wanted
+                self._is_watched = self._always_watched or word.wanted
             case Pause(paused=True):
                 self._paused.set()
             case Pause():
@@ -320,6 +322,7 @@ class Decode(SourceStage):
             width=captured.width,
             height=captured.height,
             may_wait=self._policy == "block",
+            watched=self._is_watched,
             unseen=self._tuning.leaves_unseen(self._seq),
             leases=[slot],
         )

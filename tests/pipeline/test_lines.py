@@ -177,33 +177,33 @@ def test_a_missing_frame_is_waited_for_while_a_slot_holds_it(bench, transport) -
     assert [frame.header.seq for frame in line.inlet.look(300.0)] == [0, 1]
 
 
-YES, NO = True, False
+FILE, LIVE, WATCHED = {"may_wait": True}, {}, {"may_wait": True, "watched": True}
 
 
 @pytest.mark.parametrize(
-    ("size", "may_wait", "messages"),
+    ("frames", "messages"),
     [
-        (3, [], []),
-        (3, [YES, YES], []),
-        (3, [YES, YES, YES, YES], [[0, 1, 2]]),
-        (3, [NO], [[0]]),
-        (3, [YES, NO, YES], [[0, 1]]),
-        (1, [YES, YES], [[0], [1]]),
+        ([], []),
+        ([FILE, FILE], []),
+        ([FILE, FILE, FILE, FILE], [[0, 1, 2]]),
+        ([LIVE], [[0]]),
+        ([FILE, LIVE, FILE], [[0, 1]]),
+        ([WATCHED, WATCHED], [[0], [1]]),
     ],
 )
-def test_frames_that_may_wait_go_on_in_bundles(bench, line, size: int, may_wait, messages) -> None:
-    bundle = Bundle(line.outlet, size)
-    for seq, may in enumerate(may_wait):
-        bundle.add([bench.frame(seq, may_wait=may)])
+def test_frames_that_may_wait_go_on_in_bundles(bench, line, frames, messages) -> None:
+    bundle = Bundle(line.outlet)
+    for seq, facts in enumerate(frames):
+        bundle.add([bench.frame(seq, **facts)])
     assert line.messages() == messages
     bundle.send()  # there is nobody to wait for
-    rest = list(range(sum(map(len, messages)), len(may_wait)))
+    rest = list(range(sum(map(len, messages)), len(frames)))
     assert line.messages() == ([rest] if rest else [])
-    assert held(bench, STAGE) == list(range(len(may_wait)))
+    assert held(bench, STAGE) == list(range(len(frames)))
 
 
 def test_a_round_of_many_goes_on_at_once(bench, line) -> None:
-    Bundle(line.outlet, 3).add([bench.frame(seq, may_wait=True) for seq in range(4)])
+    Bundle(line.outlet).add([bench.frame(seq, may_wait=True) for seq in range(4)])
     assert line.messages() == [[0, 1, 2, 3]]
 
 

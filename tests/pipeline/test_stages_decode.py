@@ -298,6 +298,7 @@ def test_full_size_pixels_are_made_while_somebody_looks() -> None:
 
         def _give_back(frames: list[Frame]) -> bool:
             for frame in frames[len(pixels) :]:
+                assert frame.header.watched == has_pixels(frame)
                 pixels.append(has_pixels(frame))
                 frame.give_back()
             return True
@@ -314,3 +315,4 @@ def test_full_size_pixels_are_made_while_somebody_looks() -> None:
         decoding.stage.hear(Pixels(False))
         wait_until(lambda: len(decoding.frames()) > 3)
         assert all(map(has_pixels, decoding.frames()[:4]))
+        assert not any(frame.header.watched for frame in decoding.frames())
