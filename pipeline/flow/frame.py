@@ -5,6 +5,7 @@ Whether what lies in shared memory still is the frame's own is looked at before 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from pipeline.flow import messages
 from pipeline.flow.detections import Detections
 from pipeline.flow.fates import Drop
-from pipeline.flow.messages import ArrayRef, DataHeader, FrameHeader, Slot
+from pipeline.flow.messages import ArrayRef, DataHeader, Dtype, FrameHeader, Slot
 from pipeline.flow.sharedmem import Pool, aligned
 
 Parts = Sequence[bytes | memoryview]
 DETECTIONS = "detections"  # the array that holds them
+
+# By what NumPy has for them: a dtype's own name is made up anew each time.
+DTYPES: dict[np.dtype, Dtype] = {np.dtype(name): name for name in get_args(Dtype)}
 
 # Why there is no result where a slot was given back too early.
 NOT_ITS_OWN = "its pixels were given to another frame"
@@ -55,7 +59,7 @@ class Frame:
 
     def put(self, name: str, array: NDArray) -> None:
         """Carry a small array in the message itself."""
-        self.header.arrays.append(ArrayRef(name, array.dtype.name, array.shape))  # type: ignore[arg-type]
+        self.header.arrays.append(ArrayRef(name, DTYPES[array.dtype], array.shape))
         self._arrays[name] = np.ascontiguousarray(array)
 
     def place(self, name: str, slot: Slot, dtype: str, shape: tuple[int, ...]) -> NDArray:

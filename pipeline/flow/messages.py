@@ -42,11 +42,14 @@ class Slot(msgspec.Struct, array_like=True, frozen=True):
     generation: int
 
 
+Dtype = Literal["uint8", "int32", "float32"]
+
+
 class ArrayRef(msgspec.Struct, array_like=True, frozen=True):
     """Where an array of a frame lies: in a slot at `offset_bytes`, or (slot None) as the next raw buffer."""
 
     name: str
-    dtype: Literal["uint8", "int32", "float32"]
+    dtype: Dtype
     shape: tuple[int, ...]
     slot: Slot | None = None
     offset_bytes: int = 0
