@@ -150,7 +150,7 @@ def _has_pictures(output: Uri) -> bool:
 
 def _decoder_threads(facts: Facts) -> Iterator[Change]:
     source = next(iter(facts.settings.sources.values()))
-    for threads in (1, usable_cores()):
+    for threads in sorted({1, usable_cores()}):
         if threads != source.decoder_threads:
             yield Change({"sources.decoder_threads": threads}, trial=("decode",))
 
