@@ -15,8 +15,8 @@ from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Pool
 from pipeline.flow.transport import Receiver, Sender
 
-# Frames of a bundle: two of those that the plan has beside those in the network, and the one that makes it go.
-BUNDLE = 3
+# Frames of a bundle: as many as the plan has on their way beside those in the network.
+BUNDLE = 4
 
 
 class Inlet:
@@ -155,7 +155,7 @@ class Outlet:
 class Bundle:
     """Frames that inference is done with and that may wait: so many go on in one message.
 
-    The network leaves the caches to nobody, so each stage after it is cold when it is woken: a second and third frame
+    The network leaves the caches to nobody, so each stage after it is cold when it is woken: the further frames
     cost it little more than the first. Where the next round is not at hand, or somebody watches, none waits.
     """
 

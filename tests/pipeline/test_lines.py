@@ -184,8 +184,8 @@ FILE, LIVE, WATCHED = {"may_wait": True}, {}, {"may_wait": True, "watched": True
     ("frames", "messages"),
     [
         ([], []),
-        ([FILE, FILE], []),
-        ([FILE, FILE, FILE, FILE], [[0, 1, 2]]),
+        ([FILE, FILE, FILE], []),
+        ([FILE, FILE, FILE, FILE, FILE], [[0, 1, 2, 3]]),
         ([LIVE], [[0]]),
         ([FILE, LIVE, FILE], [[0, 1]]),
         ([WATCHED, WATCHED], [[0], [1]]),
@@ -203,8 +203,8 @@ def test_frames_that_may_wait_go_on_in_bundles(bench, line, frames, messages) ->
 
 
 def test_a_round_of_many_goes_on_at_once(bench, line) -> None:
-    Bundle(line.outlet).add([bench.frame(seq, may_wait=True) for seq in range(4)])
-    assert line.messages() == [[0, 1, 2, 3]]
+    Bundle(line.outlet).add([bench.frame(seq, may_wait=True) for seq in range(5)])
+    assert line.messages() == [[0, 1, 2, 3, 4]]
 
 
 class Gathering:
