@@ -386,6 +386,7 @@ class Limits(msgspec.Struct, frozen=True):
     waiting     of a live source before inference
     lanes       of each inference worker
     round       for one step of the network
+    spare       of `ahead` and `of_source`, for sources that may wait: while one is live there are so many less
     """
 
     ahead: int
@@ -393,6 +394,7 @@ class Limits(msgspec.Struct, frozen=True):
     waiting: int
     lanes: int
     round: int
+    spare: int = 0
 
 
 class Start(msgspec.Struct, tag="start-work", frozen=True):

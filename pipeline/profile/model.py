@@ -58,6 +58,7 @@ class Model:
 
     others    threads of other programs that want a core all the time, and get their even share
     slowness  how many times as long as measured alone everything takes, as a run has shown
+    spare     of `ahead` and `of_source`, where there are no cameras
     bundle    frames of recordings that leave the network together (`pipeline.flow.lines.Bundle`)
     """
 
@@ -69,6 +70,7 @@ class Model:
     batch: int = 1
     others: float = 0.0
     slowness: float = 1.0
+    spare: int = 0
     bundle: int = 1
 
     def with_station(self, stage: str, station: Station) -> "Model":
@@ -156,6 +158,8 @@ class _Job:
 
 class _Run:
     def __init__(self, model: Model, recordings: Sequence[int], cameras: Sequence[Sequence[float]], seed: int) -> None:
+        if cameras:
+            model = replace(model, ahead=model.ahead - model.spare, of_source=model.of_source - model.spare)
         self._model, self._draw = model, random.Random(seed)
         self._outcome = Outcome()
         self._now = 0.0

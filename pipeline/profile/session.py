@@ -276,7 +276,9 @@ def model_of(measured: Measured, settings: Settings, cores: float) -> Model:
         stations[stage] = stations[stage].times(1 / every)
     limits = measured.limits
     batch = min(limits.round, LARGEST_BATCH)
-    return Model(stations, cores, limits.ahead, limits.of_source, limits.waiting, batch, bundle=BUNDLE)
+    return Model(
+        stations, cores, limits.ahead, limits.of_source, limits.waiting, batch, spare=limits.spare, bundle=BUNDLE
+    )
 
 
 def on_cores(here: Model, settings: Settings, cores: int) -> Model:

@@ -13,6 +13,8 @@ from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS, SERVE
 # So many frames beside those in the network keep every stage after it busy. More would only wait longer, also where it
 # is delivery that is slow, and push the network's data out of the cache.
 IN_HAND = 4
+# And where none of them is live: outputs with pictures keep some of a bundle while the next is gathered.
+SPARE = 2
 # Frames in one step of the network at the most, where nobody said how many.
 USUAL_BATCH = 8
 # Slots are sparse: these bound what a frame may be, they take no memory.
@@ -66,8 +68,8 @@ class Plan:
 
     def _limits(self, lanes: int, batch: int) -> Limits:
         waiting = self._settings.queue.capacity
-        ahead = lanes * self._settings.infer.processes * batch + IN_HAND
-        return Limits(ahead, ahead + waiting, waiting, lanes, batch)
+        ahead = lanes * self._settings.infer.processes * batch + IN_HAND + SPARE
+        return Limits(ahead, ahead + waiting, waiting, lanes, batch, SPARE)
 
     @property
     def _heat_slots(self) -> int:

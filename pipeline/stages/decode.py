@@ -92,9 +92,13 @@ class Decode(SourceStage):
 
     def begin(self, start: Start) -> None:
         self._model = start.model
-        assert self.kit.lessor is not None
-        self.kit.lessor.limit = start.limits.of_source
+        self._limits = start.limits
+        self._set_limit()
         self._began_ns = time.monotonic_ns()
+
+    def _set_limit(self) -> None:
+        assert self.kit.lessor is not None
+        self.kit.lessor.limit = self._limits.of_source - self._limits.spare * (self._policy == "latest")
 
     def hear(self, word: Pause | Pixels | Retune) -> None:
         match word:
@@ -224,6 +228,7 @@ class Decode(SourceStage):
             zones=before.zones if before else self._settings.zones,
             lines=before.lines if before else self._settings.lines,
         )
+        self._set_limit()
         self._emit(self._start)
 
     def _tell_signal(self, signal: Signal) -> None:

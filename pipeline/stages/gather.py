@@ -34,7 +34,7 @@ class Gather(QueueStage):
         super().__init__(kit)
         self._passing: list[Message] = []
         self._waiting: Counter[str] = Counter()
-        self._known: set[str] = set()
+        self._known: dict[str, Policy] = {}
         self._ended: set[str] = set()
         self._free: deque[int] = deque()
         self._ahead: list[Slot] = []
@@ -52,7 +52,7 @@ class Gather(QueueStage):
     def begin(self, start: Start) -> None:
         limits = start.limits
         max_age_ms = self.kit.settings.queue.max_age_ms
-        self._most_ahead = limits.ahead
+        self._limits = limits
         max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
         self._rounds: Rounds[Frame] = Rounds(limits.round, limits.waiting, max_age_ns)
         self._rounds.lanes = limits.lanes * self.kit.settings.infer.processes
@@ -103,7 +103,7 @@ class Gather(QueueStage):
         self._drop(self._rounds.put(header.source_id, frame, header.captured_ns, now_ns))
 
     def _open(self, source_id: str, policy: Policy) -> None:
-        self._known.add(source_id)
+        self._known[source_id] = policy
         self._ended.discard(source_id)
         self._rounds.open(source_id, policy)
         settings = self.kit.settings.infer
@@ -159,7 +159,7 @@ class Gather(QueueStage):
         if source_id in self._ended and not self._waiting[source_id]:
             self._rounds.close(source_id)
             del self._waiting[source_id]
-            self._known.discard(source_id)
+            self._known.pop(source_id, None)
             self._scenes.pop(source_id, None)
             self._ended.discard(source_id)
 
@@ -177,6 +177,10 @@ class Gather(QueueStage):
                 self._ahead += [slot for frame in frames for slot in frame.header.leases]
                 given.append((self._free.popleft(), frames))
         return given
+
+    @property
+    def _most_ahead(self) -> int:
+        return self._limits.ahead - self._limits.spare * ("latest" in self._known.values())
 
     def _has_room(self) -> bool:
         if len(self._ahead) >= self._most_ahead:

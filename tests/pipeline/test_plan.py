@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pipeline.flow.messages import Limits, ModelCard
-from pipeline.run.plan import IN_HAND, Plan
+from pipeline.run.plan import IN_HAND, SPARE, Plan
 from pipeline.settings import MOST_SOURCES, InferSettings, QueueSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN, FRAMES, HEATMAPS
 from tests.kit.bench import CARD
+
+BESIDE = IN_HAND + SPARE
 
 
 def plan(sources: int = 1, capacity: int = 1, **infer) -> Plan:
@@ -51,11 +53,11 @@ def test_nobody_leases_but_decoders_and_inference() -> None:
 @pytest.mark.parametrize(
     ("infer", "model", "limits"),
     [
-        ({}, card(2), Limits(ahead=2 + IN_HAND, of_source=3 + IN_HAND, waiting=1, lanes=2, round=1)),
-        ({"processes": 3}, card(2), Limits(6 + IN_HAND, 7 + IN_HAND, 1, 2, 1)),
-        ({"batch": 4}, card(2, 4), Limits(8 + IN_HAND, 9 + IN_HAND, 1, 2, 4)),
-        ({"workers": 8}, card(1), Limits(1 + IN_HAND, 2 + IN_HAND, 1, 1, 1)),
-        ({"batch": 2}, card(2, 16), Limits(4 + IN_HAND, 5 + IN_HAND, 1, 2, 2)),  # never more than there are slots for
+        ({}, card(2), Limits(ahead=2 + BESIDE, of_source=3 + BESIDE, waiting=1, lanes=2, round=1, spare=SPARE)),
+        ({"processes": 3}, card(2), Limits(6 + BESIDE, 7 + BESIDE, 1, 2, 1, SPARE)),
+        ({"batch": 4}, card(2, 4), Limits(8 + BESIDE, 9 + BESIDE, 1, 2, 4, SPARE)),
+        ({"workers": 8}, card(1), Limits(1 + BESIDE, 2 + BESIDE, 1, 1, 1, SPARE)),
+        ({"batch": 2}, card(2, 16), Limits(4 + BESIDE, 5 + BESIDE, 1, 2, 2, SPARE)),  # never more than slots
     ],
 )
 def test_limits_follow_from_lanes_processes_and_rounds(infer, model, limits) -> None:

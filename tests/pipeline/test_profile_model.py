@@ -135,6 +135,12 @@ def test_what_comes_straight_after_another_costs_its_share() -> None:
     assert max(ages) == pytest.approx(0.01)
 
 
+def test_what_is_spare_is_for_recordings_alone() -> None:
+    slow = replace(model(cores=MANY, ahead=5, of_source=6, infer=Station(lanes=50, idle_ms=1000)), spare=2)
+    assert throughput(slow) == pytest.approx(5, rel=0.05)
+    assert len(live(slow, cameras=1, rate=50, seconds=40).ends) / 40 == pytest.approx(3, rel=0.1)
+
+
 def test_results_of_a_source_come_in_order() -> None:
     network = Station(lanes=4, cpu_ms=10, spread=(0.1, 1.0, 3.0))
     outcome = simulate(model(cores=4, infer=network), recordings=[300])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.flow.fates import ABOVE_RATE, LATE, LOST, NO_SLOT
 from pipeline.flow.frame import Frame
-from pipeline.flow.messages import EndOfStream, Pause, Pixels, Retune, SignalChange, StreamStart
+from pipeline.flow.messages import EndOfStream, Limits, Pause, Pixels, Retune, SignalChange, StreamStart
 from pipeline.settings import DeliverSettings, QueueSettings, SourceSettings
 from pipeline.shapes import Line, Zone
 from pipeline.sources import late
@@ -316,3 +316,11 @@ def test_full_size_pixels_are_made_while_somebody_looks() -> None:
         wait_until(lambda: len(decoding.frames()) > 3)
         assert all(map(has_pixels, decoding.frames()[:4]))
         assert not any(frame.header.watched for frame in decoding.frames())
+
+
+@pytest.mark.parametrize(("realtime", "limit"), [(False, 9), (True, 7)])
+def test_what_is_spare_is_for_sources_that_may_wait(monkeypatch, realtime: bool, limit: int) -> None:
+    monkeypatch.setattr("tests.kit.bench.LIMITS", Limits(8, 9, 1, 1, 1, spare=2))
+    with bench_of(CLIP, realtime=realtime).decoding(keeps=True) as decoding:
+        wait_until(lambda: bool(decoding.frames()))
+        assert decoding.stage.kit.lessor.limit == limit

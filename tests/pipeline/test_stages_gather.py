@@ -16,10 +16,10 @@ INFER = 7
 class Queue:
     """gather on the bench."""
 
-    def __init__(self, bench: Bench, ahead: int = 6, waiting: int = 1, size: int = 1) -> None:
+    def __init__(self, bench: Bench, ahead: int = 6, waiting: int = 1, size: int = 1, spare: int = 0) -> None:
         self.bench = bench
         self.stage = Gather(bench.kit())
-        self.stage.begin(Start(CARD, Limits(ahead, ahead + waiting, waiting, 1, size), []))
+        self.stage.begin(Start(CARD, Limits(ahead, ahead + waiting, waiting, 1, size, spare), []))
 
     def take(self, *messages: Message | Free) -> None:
         for message in messages:
@@ -124,6 +124,19 @@ def test_frames_beyond_the_network_are_bounded_however_slow_delivery_is(bench) -
     assert queue.stage.wait_seconds() == LOOK_SECONDS  # nobody will tell when there is room
     frames[1].give_back()
     assert queue.given() == [(INFER, [("door", 7)])]
+
+
+def test_more_may_be_ahead_while_no_source_is_live(bench) -> None:
+    queue = Queue(bench, ahead=5, spare=2)
+    queue.free(8)
+    queue.take(start_of("film"), *[bench.frame(seq, "film") for seq in range(8)])
+    assert len(queue.given()) == 5
+    live_queue = Queue(bench, ahead=5, spare=2)
+    live_queue.free(8)
+    live_queue.take(start_of("film"), live("door", 1), *[bench.frame(seq, "film") for seq in range(8)])
+    assert len(live_queue.given()) == 3
+    live_queue.take(end_of(0, "door", 1))
+    assert len(live_queue.given()) == 2  # it has gone
 
 
 def test_where_nothing_waits_nothing_is_looked_for(queue, bench) -> None:
