@@ -44,6 +44,10 @@ class Station:
             self, cpu_ms=self.cpu_ms * factor, idle_ms=self.idle_ms * factor, round_ms=self.round_ms * factor
         )
 
+    def as_run(self, cpu_ms: float, bundle: int) -> "Station":
+        """With the cost that a run has shown in the mean of so many frames, of which all but the first are warm."""
+        return replace(self, cpu_ms=cpu_ms * bundle / (1 + (bundle - 1) * self.warm))
+
     def capacity(self, cores: float, batch: int = 1) -> float:
         """Frames a second that it could do alone."""
         cpu_ms = self.cpu_ms + self.round_ms / batch

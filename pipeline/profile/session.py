@@ -144,6 +144,9 @@ class Session:
         """From here on the model does what the run did, on the cores that it got."""
         if self._record.run and self._record.run.for_its_cores:
             self._model = dataclasses.replace(self._model, cores=ran.cores, others=0.0)
+        for stage in model.SINGLE:
+            if cpu_ms := _cpu_ms(ran, stage):
+                self._model = self._model.with_station(stage, self._model.stations[stage].as_run(cpu_ms, BUNDLE))
         self._model = self._model.slower(model.throughput(self._model) / ran.throughput)
 
     def _note_run(self, ran: runs.Ran) -> None:

@@ -135,6 +135,12 @@ def test_what_comes_straight_after_another_costs_its_share() -> None:
     assert max(ages) == pytest.approx(0.01)
 
 
+def test_what_a_run_costs_in_the_mean_is_of_one_cold_frame_and_warm_ones() -> None:
+    station = Station(cpu_ms=1, warm=0.25).as_run(0.7, 4)
+    assert (station.cpu_ms + 3 * station.warm * station.cpu_ms) / 4 == pytest.approx(0.7)
+    assert Station(cpu_ms=1).as_run(0.7, 4).cpu_ms == pytest.approx(0.7)
+
+
 def test_what_is_spare_is_for_recordings_alone() -> None:
     slow = replace(model(cores=MANY, ahead=5, of_source=6, infer=Station(lanes=50, idle_ms=1000)), spare=2)
     assert throughput(slow) == pytest.approx(5, rel=0.05)
