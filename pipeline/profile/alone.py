@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # So many frames are kept, and given to the stages again and again.
 KEPT_FRAMES = 8
+# Of its pool, for a stage that leases.
+SLOTS = 64
 FEWEST_CALLS = 5
 MOST_CALLS = 60
 # Larger than what a core has for itself; it is written before each cold call.
@@ -312,7 +314,7 @@ class _Bench:
             incarnation=0,
             endpoints="",
             pools=self._home.pools,
-            lessor=Lessor(pool, 0, min(pool.spec.slots, 64), OURS) if pool else None,
+            lessor=Lessor(pool, 0, min(pool.spec.slots, SLOTS), OURS) if pool else None,
             ledger=self._home.ledger,
             meter=Meter(owns_process=True),
             tell=lambda doing: None,
@@ -333,9 +335,7 @@ class _Bench:
         stage = self._make("decode", FRAMES)
         assert isinstance(stage, SourceStage)
         stage.prepare()
-        stage.begin(self._start)
-        assert stage.kit.lessor
-        stage.kit.lessor.limit = 64
+        stage.begin(replace(self._start, limits=replace(self._limits, of_source=SLOTS, spare=0)))
         looks = "gather" in self._wanted and self._settings.infer.still is None
         heard = _Heard(self._seconds if "decode" in self._wanted else 0.0, self._stopped, _scene() if looks else None)
         patience = threading.Timer(LONGEST_DECODE_SECONDS, self._stopped.set)
@@ -478,7 +478,7 @@ class _Bench:
             return
         stage = self._ready("deliver")
         slots = self._home.pools[FRAMES]
-        lessor = Lessor(slots, 64, 16, OURS)
+        lessor = Lessor(slots, SLOTS, 16, OURS)
         has_pictures = self._settings.deliver.has_pictures()
         spent, count, deadline = NOTHING, 0, time.perf_counter() + self._seconds
         each: list[float] = []
@@ -488,7 +488,7 @@ class _Bench:
             frame = self._leased(tracked, pictures, seq, lessor, has_pictures)
             before = Reading.before()
             stage.process(frame)
-            while not has_pictures and slots.leased(64, 16):  # until it is taken
+            while not has_pictures and slots.leased(SLOTS, 16):  # until it is taken
                 time.sleep(0.0005)
             return before.passed()
 
