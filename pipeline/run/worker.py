@@ -334,18 +334,20 @@ class Worker:
         return is_due
 
     def _work(self, stage: Stage, taken: list[Message]) -> None:
-        """Frames that came together go on together."""
-        frames: list[Frame] = []
-        for message in taken:
-            if isinstance(message, Frame):
-                self._inlet.taken(message)
-                self._process(stage, [message])
-                frames.append(message)
-            else:
-                self._send_all(frames)
-                frames = []
-                self._word(stage, message)
-        self._send_all(frames)
+        """Frames that came together go on together, those before one that fails as well."""
+        done: list[Frame] = []
+        try:
+            for message in taken:
+                if isinstance(message, Frame):
+                    self._inlet.taken(message)
+                    self._process(stage, [message])
+                    done.append(message)
+                else:
+                    self._send_all(done)
+                    done = []
+                    self._word(stage, message)
+        finally:
+            self._send_all(done)
 
     def _send_all(self, frames: list[Frame]) -> None:
         if self._outlet:

@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 
+from pipeline.stages.infer import Infer
 from pipeline.stages.track import Track
 from tests.kit.account import Account, account, accounts, frames_of
 from tests.kit.harness import (
@@ -105,7 +106,11 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
 
 
 def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatch) -> None:
-    process = Track.process
+    process, process_round = Track.process, Infer.process_round
+
+    def slowly(self, frames) -> None:
+        time.sleep(0.02)  # so that the next round is at hand, and frames go on in bundles
+        process_round(self, frames)
 
     def fail_at_ten(self, frame) -> None:
         if frame.header.seq == 10:
@@ -113,9 +118,12 @@ def test_a_stage_that_raises_leaves_no_frame_without_a_fate(tmp_path, monkeypatc
         process(self, frame)
 
     monkeypatch.setattr(Track, "process", fail_at_ten)
+    monkeypatch.setattr(Infer, "process_round", slowly)
     done = run_here(CLIP, *QUICK, "--jsonl", tmp_path / "o.jsonl")
     assert done.returncode == 4 and "error: stage track failed: KeyError" in done.stderr, done.stderr
     assert "dropped at run: lost when stage track failed" in done.stderr and " 0 in flight" in done.stderr
+    delivered = [line["seq"] for line in json_lines(tmp_path / "o.jsonl") if line["status"] != "dropped"]
+    assert delivered == list(range(10))  # also those that came in one message with the tenth
 
 
 def test_a_stop_that_waits_for_a_frozen_stage_in_vain_names_it(tmp_path) -> None:
