@@ -15,7 +15,7 @@ from pipeline.flow.order import InOrder
 from pipeline.flow.sharedmem import Pool
 from pipeline.flow.transport import Receiver, Sender
 
-# Frames of a bundle: as many as the plan has on their way beside those in the network.
+# Frames of a bundle.
 BUNDLE = 4
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -452,9 +453,6 @@ class _Bench:
             self._calls(name, stage.process, frames)
 
     def _calls(self, name: str, work: Callable[[Frame], object], frames: list[Frame]) -> None:
-        deadline = time.perf_counter() + self._seconds
-        spent, each, warm = NOTHING, list[float](), 0.0
-
         def one(seq: int) -> Reading:
             frame = self._again(frames[seq % len(frames)])
             frame.header.seq = seq
@@ -462,15 +460,25 @@ class _Bench:
             work(frame)
             return before.passed()
 
-        for n in range(MOST_CALLS):
-            self._cache += 1
-            cold = one(2 * n)
-            spent = spent.plus(cold)
-            each.append(cold.cpu)
-            warm += one(2 * n + 1).cpu
-            if len(each) >= FEWEST_CALLS and time.perf_counter() > deadline:
-                break
+        spent, each, warm = self._timed(one, MOST_CALLS)
         self._parts[name] = _part(name, 1, len(each), spent, each, warm=warm)
+
+    def _timed(
+        self, one: Callable[[int], Reading], most: int, in_pairs: bool = True
+    ) -> tuple[Reading, list[float], float]:
+        """At most so many calls: what they took together, and CPU seconds of each. `in_pairs` each is cold, and
+        last comes what as many straight behind them took together."""
+        deadline, number = time.perf_counter() + self._seconds, count()
+        spent, each, warm = NOTHING, list[float](), 0.0
+        while len(each) < FEWEST_CALLS or (time.perf_counter() < deadline and len(each) < most):
+            if in_pairs:
+                self._cache += 1
+            first = one(next(number))
+            spent = spent.plus(first)
+            each.append(first.cpu)
+            if in_pairs:
+                warm += one(next(number)).cpu
+        return spent, each, warm
 
     def _deliver(self, tracked: list[Frame], pictures: list[Frame]) -> None:
         """Drawn, and taken by every output; with pictures in one go, for encoders work on several frames at a time."""
@@ -480,9 +488,6 @@ class _Bench:
         slots = self._home.pools[FRAMES]
         lessor = Lessor(slots, SLOTS, 16, OURS)
         has_pictures = self._settings.deliver.has_pictures()
-        spent, count, deadline = NOTHING, 0, time.perf_counter() + self._seconds
-        each: list[float] = []
-        warm = 0.0
 
         def one(seq: int) -> Reading:
             frame = self._leased(tracked, pictures, seq, lessor, has_pictures)
@@ -492,20 +497,11 @@ class _Bench:
                 time.sleep(0.0005)
             return before.passed()
 
-        while count < FEWEST_CALLS or (time.perf_counter() < deadline and count < 10 * MOST_CALLS):
-            if has_pictures:
-                spent = spent.plus(one(count))
-            else:
-                self._cache += 1
-                cold = one(2 * count)
-                spent = spent.plus(cold)
-                each.append(cold.cpu)
-                warm += one(2 * count + 1).cpu
-            count += 1
+        spent, each, warm = self._timed(one, 10 * MOST_CALLS, in_pairs=not has_pictures)
         before = Reading.before()
         self._close(stage)
         spent = spent.plus(before.passed())
-        self._parts["deliver"] = _part("deliver", 1, count, spent, each, warm=warm)
+        self._parts["deliver"] = _part("deliver", 1, len(each), spent, [] if has_pictures else each, warm=warm)
 
     def _leased(self, tracked: list[Frame], pictures: list[Frame], n: int, lessor: Lessor, picture: bool) -> Frame:
         slot: Slot | None = None
@@ -651,7 +647,7 @@ def _part(
     parallel = min(float(usable_cores()), max(1.0, (spent.cpu + spent.wait) / max(at_work - idle, 1e-9)))
     mean = float(np.mean(calls)) if calls else 0.0
     spread = tuple(round(one / mean, 3) for one in (calls or [])[:256]) if mean > 0 else ()
-    share = min(1.0, warm / sum(calls)) if calls else 1.0
+    share = warm / sum(calls or ()) if mean > 0 else 1.0
     return Part(stage, lanes, frames, 1e3 * spent.cpu / count, 1e3 * idle / count, 0.0, parallel, spread, share)
 
 

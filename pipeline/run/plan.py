@@ -6,13 +6,14 @@ Knows no process, no socket and no network, only how many lanes one may have at 
 
 import msgspec
 
+from pipeline.flow.lines import BUNDLE
 from pipeline.flow.messages import Limits, ModelCard
 from pipeline.settings import LARGEST_INPUT_SIDE, MOST_SOURCES, Settings
 from pipeline.stage import CHAIN, DEVICE_LANES, FRAMES, HEATMAPS, SERVE
 
-# So many frames beside those in the network keep every stage after it busy. More would only wait longer, also where it
-# is delivery that is slow, and push the network's data out of the cache.
-IN_HAND = 4
+# So many frames beside those in the network, a bundle of them, keep every stage after it busy. More would only wait
+# longer, also where it is delivery that is slow, and push the network's data out of the cache.
+IN_HAND = BUNDLE
 # And where none of them is live: outputs with pictures keep some of a bundle while the next is gathered.
 SPARE = 2
 # Frames in one step of the network at the most, where nobody said how many.
