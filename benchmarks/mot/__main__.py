@@ -25,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.common import DATA, ROOT, finish, machine
 from benchmarks.mot import sequences, synthetic
 from benchmarks.mot.ours import thresholds
@@ -60,11 +62,17 @@ def main() -> None:
             for name in runs:
                 told[name] |= work.run(name, "time", "--thresholds", *map(str, alike), *set_words(runs[name]))
     print(table(told))
+    margins = {group: margin for group in groups_of(told) if (margin := margin_of(group, told))}
+    if margins:
+        print(margin_table(margins))
     if given.sequences:
         print(table({name: each_sequence(figures) for name, figures in told.items()}))
     if given.speed:
         print(speed_table(told))
-    result = {"benchmark": "mot", "machine": here, "thresholds": alike._asdict(), "trackers": told}
+    for figures in told.values():
+        for group in figures.get("groups", {}).values():
+            del group["drawn"]
+    result = {"benchmark": "mot", "machine": here, "thresholds": alike._asdict(), "trackers": told, "margins": margins}
     if given.json:
         given.json.write_text(json.dumps(result))
     finish(result)
@@ -209,6 +217,31 @@ def one_line(name: str, told: dict[str, Any]) -> str:
     return f"{name}: {means}, switches {switches}{largest}"
 
 
+def groups_of(told: dict[str, dict[str, Any]]) -> list[str]:
+    return next((list(one["groups"]) for one in told.values() if "groups" in one), [])
+
+
+def margin_of(group: str, told: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """How much more HOTA ours has there than the best other, and between what and what 95 of 100 draws of the group's
+    sequences have it. None where one of the two is missing, and where there are too few sequences to draw."""
+    figures = {name: one["groups"][group] for name, one in told.items() if "groups" in one}
+    others = {name: one["HOTA"] for name, one in figures.items() if name.partition(":")[0] != OURS}
+    if OURS not in figures or not others or not figures[OURS]["drawn"]:
+        return None
+    best = max(others, key=lambda name: others[name])
+    differences = np.subtract(figures[OURS]["drawn"], figures[best]["drawn"])
+    low, high = np.percentile(differences, [2.5, 97.5]).round(2).tolist()
+    return {"best_other": best, "HOTA": round(figures[OURS]["HOTA"] - others[best], 2), "low": low, "high": high}
+
+
+def margin_table(margins: dict[str, dict[str, Any]]) -> str:
+    rows = [["HOTA of ours above", "the best other", "", "in 95 of 100 draws of the sequences"]]
+    for group, margin in margins.items():
+        ends = f"{margin['low']:+.1f} to {margin['high']:+.1f}"
+        rows.append([group, margin["best_other"], f"{margin['HOTA']:+.1f}", ends])
+    return columns(rows) + "\n"
+
+
 def table(told: dict[str, dict[str, Any]]) -> str:
     """A row for each tracker, the best mean first, HOTA / IDF1 of each group in a column, a star at the best HOTA; then
     the means of all measures, and who is missing."""
@@ -216,7 +249,7 @@ def table(told: dict[str, dict[str, Any]]) -> str:
     missing = [one_line(name, one) for name, one in told.items() if "groups" not in one]
     if not some:
         return "\n".join(missing)
-    groups = list(next(iter(some.values())))
+    groups = groups_of(told)
     first = "HOTA" if all("HOTA" in figures[group] for figures in some.values() for group in groups) else "MOTA"
     best = {group: max(figures[group][first] for figures in some.values()) for group in groups}
     ordered = sorted(some, key=lambda name: -mean(some[name], first))

@@ -23,6 +23,8 @@ from benchmarks.mot.sequences import REGION, Array, Sequence, by_frame, read_all
 LEAST_IOU = 0.5
 EXACT = np.finfo(float).eps
 SHARE = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")  # in per cent
+# Draws of a group's sequences; of fewer than these they would tell nothing.
+DRAWS, FEWEST_DRAWN = 1000, 5
 
 
 def read_tracks(path: Path) -> Array:
@@ -140,7 +142,7 @@ MEASURES: dict[str, Callable[[], Measure]] = {"trackeval": trackeval, "motmetric
 
 
 def scored(sequences: Iterable[Sequence], tracks: Path, measure: Measure) -> dict[str, dict[str, Any]]:
-    """By group, its figures, and under "sequences" those of each."""
+    """By group, its figures, under "sequences" those of each, and under "drawn" HOTA by draws of them."""
     groups: dict[str, dict[str, Any]] = {}
     for sequence in sequences:
         found = read_tracks(tracks / sequence.group / f"{sequence.name}.txt")
@@ -148,8 +150,18 @@ def scored(sequences: Iterable[Sequence], tracks: Path, measure: Measure) -> dic
     return {
         group: measure.figures(list(counts.values()))
         | {"sequences": {name: measure.figures([count]) for name, count in counts.items()}}
+        | {"drawn": drawn(list(counts.values()), measure)}
         for group, counts in groups.items()
     }
+
+
+def drawn(counts: list[Any], measure: Measure) -> list[float]:
+    """HOTA of as many sequences, drawn with replacement (bootstrap): the same draws for every tracker, so that two can
+    be compared draw by draw. None where there are few."""
+    if len(counts) < FEWEST_DRAWN:
+        return []
+    draws = np.random.default_rng(0).integers(len(counts), size=(DRAWS, len(counts)))
+    return [measure.figures([counts[each] for each in draw])["HOTA"] for draw in draws]
 
 
 def main() -> None:

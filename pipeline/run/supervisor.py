@@ -410,9 +410,9 @@ class Supervisor:
         self._crew.tell(Stop(), self._crew.running())
 
     def _blame_silent(self) -> None:
-        """A stage that says nothing is a problem; one that is merely slow is not."""
+        """A stage that says nothing is a problem; one that is merely slow is not, nor one that is loading once more."""
         for post in self._crew.running():
-            if (seconds := self._heartbeats.silence(post.id)) >= QUIET_SECONDS:
+            if post.state == "running" and (seconds := self._heartbeats.silence(post.id)) >= QUIET_SECONDS:
                 text = f"stage {post.id} did not answer the stop and was not heard for {seconds:.0f} s: it was ended"
                 self.state.add_problem(StageError(text))
 

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.mot import __main__ as mot
 from benchmarks.mot import crossval, follow, score, speed, synthetic
 from benchmarks.mot.ours import make_twin, make_with, thresholds
 from benchmarks.mot.sequences import ONE_CLASS, Sequence, by_class, read, read_all, thinned, to_xyxy, write
@@ -171,6 +173,52 @@ def test_tracks_are_scored_as_the_measures_are_defined(rows, deta, assa, mota, i
     told = measure.figures([measure.count(score.compared(sequence, np.array(rows, float).reshape(-1, 6)))])
     expected = {"HOTA": (deta * assa) ** 0.5, "DetA": deta, "AssA": assa, "MOTA": mota, "IDF1": idf1}
     assert told == pytest.approx(expected | {"switches": switches}, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 1, score.FEWEST_DRAWN - 1])
+def test_of_few_sequences_none_are_drawn(count) -> None:
+    sequence = sequence_of([[1, 1, *BOX, 1, 1]])
+    measure = score.motmetrics()
+    counts = [measure.count(score.compared(sequence, np.empty((0, 6))))] * count
+    assert score.drawn(counts, measure) == []
+
+
+def test_draws_are_the_same_for_every_tracker_and_have_each_sequence_as_often_as_chance_will() -> None:
+    measure, sequence = score.motmetrics(), sequence_of([[1, 1, *BOX, 1, 1]])
+    found, missed = np.array([[1, 1, *BOX]], float), np.empty((0, 6))
+    some, other = (
+        [measure.count(score.compared(sequence, found if hit else missed)) for hit in hits]
+        for hits in ([True, False, False, False, False], [False, True, True, True, True])
+    )
+    # HOTA is the root of the share that is found, where no id changes.
+    one, rest = (np.square(score.drawn(each, measure)) / 100 for each in (some, other))
+    assert len(one) == score.DRAWS
+    # Of five objects those that one has not found the other has, in each draw.
+    assert one + rest == pytest.approx(np.full(score.DRAWS, 100.0), abs=0.01)
+    assert one.mean() == pytest.approx(20, abs=2) and one.std() == pytest.approx(100 * (0.2 * 0.8 / 5) ** 0.5, abs=2)
+
+
+def figures_with(hota: float, drawn: list[float]) -> dict[str, Any]:
+    return {"groups": {"g": {"HOTA": hota, "drawn": drawn}}}
+
+
+@pytest.mark.parametrize(
+    ("told", "margin"),
+    [
+        ({}, None),
+        ({"ours": figures_with(50, [50, 50])}, None),
+        ({"ours": {"missing": "why"}, "a": figures_with(50, [50, 50])}, None),
+        ({"ours": figures_with(50, [50, 50]), "a": {"missing": "why"}}, None),
+        ({"ours": figures_with(50, []), "a": figures_with(49, [])}, None),
+        ({"ours": figures_with(50, [50, 50]), "ours:other": figures_with(60, [60, 60])}, None),
+        (
+            {"a": figures_with(48, [60, 60]), "ours": figures_with(50, [40, 60]), "b": figures_with(51, [50, 50])},
+            {"best_other": "b", "HOTA": -1, "low": -9.5, "high": 9.5},
+        ),
+    ],
+)
+def test_ours_is_told_beside_the_best_other(told, margin) -> None:
+    assert mot.margin_of("g", told) == margin
 
 
 def test_without_people_and_faults_a_synthetic_sequence_is_empty() -> None:

@@ -149,6 +149,18 @@ def test_a_stop_that_waits_for_a_slow_stage_in_vain_blames_nobody(tmp_path) -> N
 
 
 @pytest.mark.thorough
+def test_a_stop_that_waits_in_vain_for_a_stage_that_loads_once_more_blames_nobody(tmp_path) -> None:
+    process, pids = start_endless(tmp_path)
+    os.kill(pids["postprocess"], signal.SIGKILL)
+    wait_until(lambda: worker_pids(process.pid).get("postprocess", pids["postprocess"]) != pids["postprocess"])
+    os.kill(worker_pids(process.pid)["postprocess"], signal.SIGSTOP)  # as one that takes its time
+    process.send_signal(signal.SIGTERM)
+    code, errors = finish(process)
+    assert code == 130 and "error:" not in errors, errors
+    assert "not delivered within 5 s of the stop" in errors and " 0 in flight" in errors
+
+
+@pytest.mark.thorough
 def test_a_run_that_was_stopped_as_a_whole_goes_on_as_a_whole(tmp_path) -> None:
     process, pids = start_endless(tmp_path, "--set", "run.silent_seconds=3")
     everyone = [process.pid, *pids.values()]
