@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -92,6 +93,14 @@ class Trainer:
         """The network to evaluate and keep: the mean of the rounds that are over, or before there are any, of this one
         the running mean of the weights where there is one."""
         return self._mean.network if self._mean and self._mean.rounds else self._of_this_round
+
+    def with_begun_round(self) -> CenterNet:
+        """What `result` is if the round that was begun ends here."""
+        if not (self._mean and self._mean.rounds and self.progress.step % self._round_steps):
+            return self.result
+        mean = deepcopy(self._mean)
+        mean.add(folded(self._of_this_round))
+        return mean.network
 
     @property
     def _of_this_round(self) -> CenterNet:
@@ -307,9 +316,9 @@ class Trainer:
             self._average.load_state_dict(parts["average"])
         torch.set_rng_state(parts["random"]["torch"])
 
-    def save_weights(self, path: Path) -> None:
-        """A checkpoint that the pipeline runs. Raises OSError."""
-        save_checkpoint(folded(self.result), path, self.network.spec)
+    def save_weights(self, network: CenterNet, path: Path) -> None:
+        """A checkpoint that the pipeline runs, of one of its networks. Raises OSError."""
+        save_checkpoint(folded(network), path, self.network.spec)
 
 
 def _copied(state: State) -> State:

@@ -31,6 +31,7 @@ from train.team import Team
 from train.watch import Watch
 
 INTERRUPTED = 130
+LAST, BEST = "last.safetensors", "best.safetensors"
 # Validation whose AP is told to less than this (the width of its interval) is one to choose by.
 UNSURE = 0.1
 
@@ -117,6 +118,7 @@ class Run:
                     tally = Tally()
                     if self._is_over():
                         watch.tell(f"the time is over after step {progress.step}: this machine became slower")
+                        self._keep_begun_round(watch)
                         break
                 if trainer.may_stop_after(made) and self._team.any(stop()):
                     self._keep_state()
@@ -175,16 +177,33 @@ class Run:
 
     def _keep(self, epoch: int, scores: Scores | None) -> None:
         """The weights, the best so far, and the state. Raises TrainingError where the disk does not take them."""
-        progress, best = self._trainer.progress, self._folder / "best.safetensors"
-        value = scores.ap if scores and not math.isnan(scores.ap) else -1.0
+        network = self._trainer.result
+        self._save(network, LAST)
+        if not self._val or _ap(scores) > self._trainer.progress.best or not (self._folder / BEST).exists():
+            self._keep_best(network, epoch, scores)
+        self._keep_state()
+
+    def _keep_begun_round(self, watch: Watch) -> None:
+        """Nothing is lost of a round that the time cut off, where the validation images say that it helps."""
+        if not (self._val and self._team.leads):
+            return
+        network = self._trainer.with_begun_round()
+        scores = self._evaluate(network, self._val)
+        if _ap(scores) > self._trainer.progress.best:
+            watch.tell(f"what was learnt since the last evaluation is kept: {_precisions(scores)} on validation images")
+            self._keep_best(network, self._epoch, scores)
+            self._keep_state()
+
+    def _keep_best(self, network: CenterNet, epoch: int, scores: Scores | None) -> None:
+        progress = self._trainer.progress
+        progress.best, progress.best_epoch = _ap(scores), epoch
+        self._save(network, BEST)
+
+    def _save(self, network: CenterNet, name: str) -> None:
         try:
-            self._trainer.save_weights(self._folder / "last.safetensors")
-            if not self._val or value > progress.best or not best.exists():
-                progress.best, progress.best_epoch = value, epoch
-                self._trainer.save_weights(best)
+            self._trainer.save_weights(network, self._folder / name)
         except OSError as error:
             raise self._not_kept(error) from None
-        self._keep_state()
 
     def _keep_state(self) -> None:
         if self._team.leads:
@@ -210,7 +229,7 @@ class Run:
     def _finish(self, watch: Watch) -> None:
         if not self._team.leads:
             return
-        best = self._folder / "best.safetensors"
+        best = self._folder / BEST
         network = load_model(self._recipe.model.name, best)
         data = self._test or self._val or self._train
         scores, flipped = with_intervals(self._evaluate(network, data)), self._evaluate(network, data, flip=True)
@@ -254,6 +273,11 @@ def check_is_free(folder: Path) -> None:
     """Raises ValueError for one that holds a training."""
     if (folder / "state.safetensors").exists():
         raise ValueError(f"{folder} holds a training already: go on with --resume, or give another out")
+
+
+def _ap(scores: Scores | None) -> float:
+    """-1 where there is none."""
+    return scores.ap if scores and not math.isnan(scores.ap) else -1.0
 
 
 def _precisions(scores: Scores) -> str:

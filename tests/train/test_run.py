@@ -236,6 +236,38 @@ def test_a_training_whose_time_is_over_ends_with_what_it_has(tmp_path, capfd) ->
     load_model("mobilenetv3", out / "best.safetensors")
 
 
+def test_of_a_round_that_the_time_cuts_off_nothing_is_lost(tmp_path, capfd, monkeypatch) -> None:
+    """Nothing was evaluated before: so what was learnt in one round and a part of the next is the best there is."""
+    settings = (*TINY, "model.weight_norm=true", "schedule.epochs=3", "schedule.rounds=2", "loop.evaluate_every=99")
+    whole, cut, steps = tmp_path / "whole", tmp_path / "cut", iter(range(1, 99))
+    assert train_here(capfd, whole, *settings[:-2], *settings[-1:]).returncode == 0
+    assert len(rows(whole)) == 3
+    recipe = read_settings(Recipe, str(RECIPE), [parse_assignment(text) for text in (f"out={cut}", *settings)])
+    clock = SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr("train.run.time", clock)
+
+    def late_in_the_second_round() -> bool:
+        if next(steps) == 8:  # of 12, in the second round
+            clock.monotonic = lambda: time.monotonic() + 9e9
+        return False
+
+    assert Run(recipe, join("cpu"), None, until=time.monotonic() + 9e6).go(late_in_the_second_round) == 0
+    told = capfd.readouterr().err
+    assert "the time is over after" in told and "what was learnt since the last evaluation is kept: AP" in told
+    bias = "heads.hm.pointwise.bias"
+    first, last, best, state = (
+        load_file(path)[name]
+        for path, name in (
+            (whole / "last.safetensors", bias),
+            (cut / "last.safetensors", bias),
+            (cut / "best.safetensors", bias),
+            (cut / "state.safetensors", f"network/{bias}"),
+        )
+    )
+    assert torch.equal(last, first) and not torch.equal(state, first)
+    torch.testing.assert_close(best, (first + state) / 2)
+
+
 def test_a_killed_loader_stops_the_training(tmp_path) -> None:
     process = start(tmp_path / "run", *TINY, "loop.loaders=1", "schedule.epochs=5000")
     wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "state.safetensors").exists())
