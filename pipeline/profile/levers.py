@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from configs.uri import Uri, shown_text
 from pipeline.errors import CenterStreamError
 from pipeline.kinds import SINKS, kind_and_target
-from pipeline.profile.alone import STILL_IN_A_ROW, Measured, Part, Request
+from pipeline.profile.bench import STILL_IN_A_ROW
 from pipeline.profile.model import Model, Station, throughput
+from pipeline.profile.parts import Measured, Part, Request
 from pipeline.settings import Settings, usable_cores
 
 # Gains below it are within what a measurement tells.

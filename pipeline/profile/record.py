@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from pipeline.flow.messages import ModelCard, Quantiles
-from pipeline.profile.alone import Part
 from pipeline.profile.frames import Depths, Slice, StageTimes
 from pipeline.profile.levers import Row
+from pipeline.profile.parts import Part
 
 SCHEMA = 1  # goes up when a key changes its meaning or goes away; new keys may come without
 

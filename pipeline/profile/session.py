@@ -16,10 +16,11 @@ from models.devices import processor_name
 from pipeline.errors import OutputError, StageError
 from pipeline.flow.lines import BUNDLE
 from pipeline.flow.metrics import quantiles_of
-from pipeline.profile import alone, frames, levers, model, record, runs
-from pipeline.profile.alone import Apart, Measured, Request
+from pipeline.profile import clocks, frames, levers, model, record, runs
+from pipeline.profile.alone import Apart
 from pipeline.profile.levers import Facts, Row
 from pipeline.profile.model import Goal, Model
+from pipeline.profile.parts import Measured, Request
 from pipeline.profile.record import CameraRun, Cameras, Figure, Profile
 from pipeline.settings import LARGEST_BATCH, MOST_SOURCES, Settings, usable_cores
 from pipeline.sinks.trace import TraceLine
@@ -130,7 +131,7 @@ class Session:
         self.tell(f"measuring the run as it is, for {self.seconds:g} s")
         ran = runs.run(replace(self._settings, sources={self._source_id: source}), self.folder, self.seconds, self.show)
         self.lines = ran.lines
-        self._free_cores.append(alone.free_cores())
+        self._free_cores.append(clocks.free_cores())
         self._record.stream.played = played
         self._decoder_bytes = max(
             (ran.state.reports[w].peak_memory_bytes or 0 for w in ran.cpu_seconds if w.startswith("decode:")), default=0

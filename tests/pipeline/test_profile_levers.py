@@ -10,9 +10,9 @@ from configs.uri import Uri
 from pipeline.command.config import load_settings
 from pipeline.errors import UsageError
 from pipeline.profile import levers
-from pipeline.profile.alone import Measured, Part, Request
 from pipeline.profile.levers import LEVERS, Change, Facts, Lever, Row
 from pipeline.profile.model import Model
+from pipeline.profile.parts import Measured, Part, Request
 from pipeline.profile.session import as_yaml, model_of
 from pipeline.settings import DeliverSettings, InferSettings, Settings, SourceSettings
 from pipeline.stage import CHAIN

@@ -13,9 +13,9 @@ from pipeline.flow.fates import NEWER
 from pipeline.flow.messages import Hop
 from pipeline.flow.metrics import quantiles_of
 from pipeline.profile import frames
-from pipeline.profile.alone import Part
 from pipeline.profile.chrome import trace_events
 from pipeline.profile.levers import Row
+from pipeline.profile.parts import Part
 from pipeline.profile.record import (
     Applied,
     CameraRun,

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from configs.uri import Uri
 from pipeline.control.runstate import RunState
-from pipeline.profile import alone, runs
+from pipeline.profile import bench, clocks, runs
 from pipeline.profile.alone import Apart
+from pipeline.profile.parts import Request
 from pipeline.profile.record import Profile
 from pipeline.profile.runs import Interrupted
 from pipeline.profile.session import Session
@@ -96,7 +97,7 @@ def other_video(folder: Path) -> Path:
 def idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others leave of this machine is not what is looked at: with next to nothing left, whatever computes most is
     what holds a run up."""
-    monkeypatch.setattr(alone, "free_cores", lambda: 2.0)
+    monkeypatch.setattr(clocks, "free_cores", lambda: 2.0)
 
 
 IN_SHORT = ("track",)  # of all these, what `make test` looks at
@@ -136,7 +137,7 @@ def test_frames_that_stand_still_are_counted(standing: int, least: float, most: 
     """What the network sees is 64 pixels wide here: steps of people far away are less than noise."""
     clip = write_still_clip(tmp_path / "still.mp4", 60, standing=standing)
     settings = session(clip, tmp_path, Apart()).settings
-    measured = alone.measure(alone.Request(settings, ("decode", "gather"), 0.5))
+    measured = bench.measure(Request(settings, ("decode", "gather"), 0.5))
     assert least <= measured.still_share <= most and 0 < measured.look_ms < 5
 
 
