@@ -1,5 +1,5 @@
-"""The bench in a process of its own, which has a worker's environment: `python -m pipeline.profile.alone`. What is to be
-measured comes by standard input, one `Request` a line, and what was found goes out the same way.
+"""The bench in a process of its own, which has a worker's environment: `python -m pipeline.profile.alone`. What is to
+be measured comes by standard input, one `Request` a line, and what was found goes out the same way.
 """
 
 import os

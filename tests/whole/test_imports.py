@@ -102,6 +102,8 @@ ALLOWED = [
     ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
     ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control", "pipeline.sources"}),
     ("pipeline.profile.model", {"pipeline.stage"}),
+    ("pipeline.profile.clocks", {"pipeline.settings"}),
+    ("pipeline.profile.parts", {"pipeline.flow", "pipeline.profile.model", "pipeline.settings", "pipeline.stage"}),
     ("pipeline.profile.chrome", {"pipeline.profile.frames", "pipeline.sinks.trace", "pipeline.stage"}),
     (
         "pipeline.profile",
