@@ -2,43 +2,53 @@
 
     python benchmarks/bench_viewers.py [--source VIDEO] [--rounds N]
 
-Four kinds of run: without a page; with one at which nobody looks; with a viewer of full pictures that says at once that
-it has shown each; with the same viewer and one that asks for pictures, reads nothing and shows nothing. The viewers are
-processes of their own, which take their share of the machine.
+In each round four runs, in turn: without a page; with one at which nobody looks; with a viewer of full pictures that
+says at once that it has shown each; with the same viewer and one that asks for pictures, reads nothing and shows
+nothing. The viewers are processes of their own, which take their share of the machine.
 
-Each kind runs beside the one before it, at the same moment, on one half of the cores each, and then once more with the
-halves exchanged: what the machine does meanwhile, and what is wrong with a core, is in both. A ratio is the geometric
-mean of the two. The first comparison is of a kind with itself: what it is away from 1 is what cannot be told. Frames a
-second are those of the summary. The last line is one JSON object.
+Frames a second are those of the summary, and swing with the machine. What a run computes beside its network swings
+with it as the network does, so their ratio hardly moves: CPU of all its other processes, ms a frame, by the summary
+and, of the page's own process, by the kernel. What one kind of run computes more than another for as much of the
+network is how much fewer frames a second a machine gives that is full. The last line is one JSON object.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
 from contextlib import suppress
-from math import sqrt
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from typing import NamedTuple
 
 from bench_options import usual_source
-from common import ROOT, finish, frames_and_seconds, machine
+from common import ROOT, finish, frames_and_seconds, machine, middle_and_ends
 
-NO_PAGE, NOBODY, VIEWER, STALLED = "no page", "nobody looks", "a viewer", "and a stalled one"
-COMPARED = ((NO_PAGE, NO_PAGE), (NO_PAGE, NOBODY), (NOBODY, VIEWER), (VIEWER, STALLED))
+from tests.kit.harness import children
+
+KINDS = NO_PAGE, NOBODY, VIEWER, STALLED = "no page", "nobody looks", "a viewer", "and a stalled one"
+COMPARED = ((NO_PAGE, NOBODY), (NOBODY, VIEWER), (VIEWER, STALLED))
 SOURCE = "clip"
+STAGES = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 
 
-def look(port: int, stalled: bool, cores: set[int]) -> None:
+class Ran(NamedTuple):
+    """Frames a second, and CPU ms a frame of the network and of all else."""
+
+    rate: float
+    network_ms: float
+    beside_ms: float
+
+
+def look(port: int, stalled: bool) -> None:
     """As a viewer, until the run ends."""
-    os.sched_setaffinity(0, cores)
     asyncio.run(_look(port, stalled))
 
 
@@ -63,51 +73,61 @@ async def _look(port: int, stalled: bool) -> None:
                     await websocket.send_json({"type": "shown", "source": SOURCE, "seq": line["seq"]})
 
 
-def start(kind: str, source: str, cores: set[int], folder: Path) -> Callable[[], float]:
-    """A run on these cores alone, its viewers with it; what waits for its end, and tells its frames a second."""
+def run(kind: str, source: str) -> Ran:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     page = [] if kind == NO_PAGE else ["--serve", f"127.0.0.1:{port}"]
     stalls = {VIEWER: [False], STALLED: [False, True]}.get(kind, [])
-    viewers = [get_context("spawn").Process(target=look, args=(port, each, cores), daemon=True) for each in stalls]
+    viewers = [get_context("spawn").Process(target=look, args=(port, each), daemon=True) for each in stalls]
     for viewer in viewers:
         viewer.start()
-    command = [
-        sys.executable,
-        "run_pipeline.py",
-        source,
-        "--name",
-        SOURCE,
-        "--jsonl",
-        str(folder / "lines.jsonl"),
-        *page,
-    ]
-    run = subprocess.Popen(
-        ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-    def end() -> float:
-        _, summary = run.communicate()
-        for viewer in viewers:
-            viewer.kill()
-            viewer.join()
-        told = frames_and_seconds(summary)
-        if run.returncode or not told:
-            sys.exit(f"a run ended with {run.returncode}: {summary.strip()}")
-        return told[0] / told[1]
-
-    return end
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "run_pipeline.py", source, "--name", SOURCE, "--jsonl", f"{folder}/o.jsonl", *page]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        page_seconds = watch_page(process, port) if page else 0.0
+        summary = process.communicate()[1]
+    for viewer in viewers:
+        viewer.kill()
+        viewer.join()
+    told = frames_and_seconds(summary)
+    if process.returncode or not told:
+        sys.exit(f"a run ended with {process.returncode}: {summary.strip()}")
+    found = re.findall(rf"^({'|'.join(STAGES)}) .* ([\d.]+)$", summary, re.MULTILINE)
+    cpu_ms = {stage: float(ms) for stage, ms in found}
+    network_ms = cpu_ms.pop("infer")
+    return Ran(told[0] / told[1], network_ms, sum(cpu_ms.values()) + 1e3 * page_seconds / told[0])
 
 
-def side_by_side(kinds: tuple[str, str], source: str, halves: list[set[int]]) -> list[float]:
-    """Frames a second of both, run at once."""
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        places = zip(kinds, halves, (Path(one), Path(other)), strict=True)
-        return [end() for end in [start(kind, source, cores, folder) for kind, cores, folder in places]]
+def watch_page(run: subprocess.Popen[str], port: int) -> float:
+    """CPU seconds of the page's process, from when it answers to the last look at it."""
+    while not answers(port) and run.poll() is None:
+        time.sleep(0.1)
+    page = next((pid for pid in children(run.pid) if is_page(pid)), None)
+    began = last = cpu_seconds(page) if page else 0.0
+    while page and run.poll() is None:
+        last = cpu_seconds(page) or last
+        time.sleep(0.2)
+    return last - began
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def is_page(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0serve")
+    return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """0 once it has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def main() -> None:
@@ -115,32 +135,41 @@ def main() -> None:
     parser.add_argument("--source", default=usual_source())
     parser.add_argument("--rounds", type=int, default=4)
     given = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        sys.exit("two runs side by side need two cores: this process may use one")
-    halves = [set(cores[::2]), set(cores[1::2])]
     print(machine("aiohttp", "opencv-python-headless", "openvino"))
-    side_by_side((NO_PAGE, VIEWER), given.source, halves)  # caches fill
-    rates: dict[str, list[list[float]]] = {f"{other} / {base}": [] for base, other in COMPARED}
-    for turn in range(1, given.rounds + 1):
-        for base, other in COMPARED:
-            there = side_by_side((base, other), given.source, halves)
-            back = side_by_side((base, other), given.source, halves[::-1])
-            rates[f"{other} / {base}"].append(there + back)
-            shown = ", ".join(f"{rate:.2f}" for rate in there + back)
-            print(f"round {turn}: {base}, {other}, there and back: {shown} frames/s", flush=True)
-    ratios = {name: [sqrt(b * d / (a * c)) for a, b, c, d in each] for name, each in rates.items()}
-    for name, values in ratios.items():
-        print(f"{name}: {median(values):.4f} times the frames a second ({min(values):.4f} to {max(values):.4f})")
+    runs: dict[str, list[Ran]] = {kind: [] for kind in KINDS}
+    for turn in range(given.rounds + 1):
+        for kind in KINDS:
+            ran = run(kind, given.source)
+            shown = (
+                f"{ran.rate:.1f} frames/s, CPU ms a frame: network {ran.network_ms:.2f}, all else {ran.beside_ms:.3f}"
+            )
+            print(f"{'warm-up' if not turn else f'round {turn}'}: {kind}: {shown}", flush=True)
+            if turn:
+                runs[kind].append(ran)
+    figures = {f"{other} / {base}": compared(runs[base], runs[other]) for base, other in COMPARED}
+    for name, each in figures.items():
+        print(
+            f"{name}: {each['rate']['median']:.3f} times the frames a second ({each['rate']['min']:.3f} to "
+            f"{each['rate']['max']:.3f}); {each['more']['median']:+.2%} computed ({each['more']['min']:+.2%} to "
+            f"{each['more']['max']:+.2%})"
+        )
     finish(
         {
             "benchmark": "viewers",
             "machine": machine("aiohttp", "openvino"),
             "source": Path(given.source).name,
-            "frames_per_second": {name: [[round(x, 2) for x in four] for four in each] for name, each in rates.items()},
-            "ratios": {name: [round(value, 4) for value in values] for name, values in ratios.items()},
+            "runs": {kind: [[round(x, 3) for x in ran] for ran in each] for kind, each in runs.items()},
+            "compared": figures,
         }
     )
+
+
+def compared(base: list[Ran], other: list[Ran]) -> dict[str, dict[str, float]]:
+    """Round by round: frames a second, and how much more is computed for as much of the network."""
+    pairs = list(zip(base, other, strict=True))
+    rate = [b.rate / a.rate for a, b in pairs]
+    more = [(1 + b.beside_ms / b.network_ms) / (1 + a.beside_ms / a.network_ms) - 1 for a, b in pairs]
+    return {"rate": middle_and_ends(rate), "more": middle_and_ends(more, 5)}
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def frames_and_seconds(summary: str) -> tuple[int, float] | None:
     return (int(found[1]), float(found[2])) if found else None
 
 
-def middle_and_ends(ratios: list[float]) -> dict[str, float]:
+def middle_and_ends(ratios: list[float], digits: int = 3) -> dict[str, float]:
     """Of runs in alternation."""
-    return {"median": round(median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)}
+    return {name: round(of(ratios), digits) for name, of in (("median", median), ("min", min), ("max", max))}
 
 
 def finish(result: dict[str, Any]) -> None:

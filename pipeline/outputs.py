@@ -153,6 +153,11 @@ class Output:
             self._put(item)
             return True
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody looks. One that has had nothing to do does not know yet."""
+        return self._sink is None or self._sink.is_heard
+
     def is_behind(self, source_id: str) -> bool:
         """As many frames of it wait as others can take at once: nobody else should wait for this output."""
         return self._waiting.get(source_id, 0) >= WAITING_FRAMES - 1

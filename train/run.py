@@ -72,6 +72,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, team: Team, resume: Path | None, until: float = math.inf) -> None:
         self._until, self._epoch_seconds = until, 0.0
+        self._evaluated_step = 0
         self._recipe, self._team = recipe, team
         self._folder = Path(recipe.out)
         self._prepare_folder(resume)
@@ -170,7 +171,10 @@ class Run:
 
     def _scores(self, epoch: int) -> Scores | None:
         due = epoch % self._recipe.loop.evaluate_every == 0 or epoch == self._recipe.schedule.all_epochs
-        return self._evaluate(self._trainer.result, self._val) if self._val and due else None
+        if not (self._val and due):
+            return None
+        self._evaluated_step = self._trainer.progress.step
+        return self._evaluate(self._trainer.result, self._val)
 
     def _evaluate(self, network: CenterNet, data: CocoData, flip: bool = False) -> Scores:
         return evaluate(network, data, device=self._team.device, flip=flip, batch=self._recipe.loop.batch)
@@ -188,6 +192,8 @@ class Run:
         if not (self._val and self._team.leads):
             return
         network = self._trainer.with_begun_round()
+        if network is self._trainer.result and self._evaluated_step == self._trainer.progress.step:
+            return
         scores = self._evaluate(network, self._val)
         if _ap(scores) > self._trainer.progress.best:
             watch.tell(f"what was learnt since the last evaluation is kept: {_precisions(scores)} on validation images")

@@ -55,9 +55,10 @@ class Missed(Exception):
 class Sink:
     """Takes the frames of its sources, those of each in order. One thread at a time.
 
-    path  the file that it writes, where that is not what it was asked for: the next segment
-    way   how it does it, in words for the summary: the encoder
-    lost  frames that it took, and that then could not be passed on
+    path      the file that it writes, where that is not what it was asked for: the next segment
+    way       how it does it, in words for the summary: the encoder
+    lost      frames that it took, and that then could not be passed on
+    is_heard  whether anybody takes what it gives, by its last `look`: it is given no frames else (on demand)
 
     Raises `pipeline.errors.OutputError` with one line when it cannot write.
     """
@@ -65,6 +66,7 @@ class Sink:
     path: str | None = None
     way: str = ""
     lost: int = 0
+    is_heard: bool = True
 
     def write(self, frame: FrameResult, image_bgr: Image | None) -> None:
         """Deliver `frame`; `image_bgr` (H, W, 3) is its picture with the overlay, None if nobody asked for pixels, or

@@ -60,6 +60,7 @@ class PublishSink(Sink):
 
     def look(self) -> None:
         self._topics = self._publisher.subscriptions()
+        self.is_heard = bool(self._topics)
         pictures = [(topic, kind) for topic in self._topics for kind in PICTURES if topic.startswith(kind)]
         wanted = WantPixels(
             frozenset(topic.removeprefix(kind).decode(errors="replace") for topic, kind in pictures),

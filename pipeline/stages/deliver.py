@@ -234,7 +234,7 @@ class Deliver(Stage):
 
     def _show(self, outputs: list[Output], ticket: Ticket, result: FrameResult, image_bgr: Image | None) -> None:
         """To those on demand, which keep nobody waiting and have no say in a frame's fate."""
-        for output in (output for output in outputs if output.kind.on_demand):
+        for output in (output for output in outputs if output.kind.on_demand and output.is_heard):
             is_wanted = result.source_id in self._looked_at.get(output.name, WantPixels()).source_ids
             clean_bgr = image_bgr if is_wanted else None
             if clean_bgr is not None and self._overlay and self._settings.overlay:

@@ -483,6 +483,32 @@ def test_what_is_published_has_no_say_in_a_frames_fate(endpoint: str) -> None:
     assert delivery.page() == Page(200, 200, 0, {}) and delivery.bench.leased() == 0
 
 
+def test_what_publishes_is_given_nothing_while_nobody_has_subscribed(endpoint: str) -> None:
+    delivery = Delivery(also=(Uri(endpoint),))
+    bench, came = delivery.bench, None
+
+    def given() -> int:
+        return sum(each.frames for each in delivery.stage.kit.meter.report(0, 0.0).outputs.values())
+
+    delivery.stage.stream_started(start_of())
+    delivery.process(bench.result(0))  # with which it is opened
+    wait_until(lambda: given() == 1 and bench.looked_at == [WantPixels()])
+    for seq in range(1, 10):
+        delivery.process(bench.result(seq))
+        delivery.stage.idle()
+    assert given() == 1
+    looker = Looker(endpoint, b"frame/door")
+    for seq in range(10, 3000):
+        delivery.process(bench.result(seq))
+        delivery.stage.idle()
+        if came := looker.next(0.01):
+            break
+    assert came and json.loads(came[1])["seq"] >= 10
+    looker.close()
+    delivery.close()
+    assert bench.leased() == 0
+
+
 def test_a_frame_that_was_only_looked_at_was_not_delivered_where_an_output_was_wanted(endpoint: str) -> None:
     delivery = Delivery(also=(Uri(endpoint),), jsonl="/dev/full")
     capture(delivery.bench, 3)
