@@ -16,7 +16,7 @@ from pipeline.command.files import Identity, check_folders, check_inputs, check_
 from pipeline.errors import UsageError
 from pipeline.kinds import SINKS, SOURCE
 from pipeline.settings import Settings, SourceSettings
-from pipeline.sources import parse_address
+from pipeline.source_address import parse_address
 
 _LISTS = (b"#EXTM3U", b"ffconcat version", b"\xef\xbb\xbf#EXTM3U")
 _LONGEST_LIST_BYTES = 1 << 20

@@ -10,8 +10,8 @@ from statistics import linear_regression, median, quantiles
 from pipeline.doctor.finding import Finding, Question, note, ok, problem
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources import open_source, parse_address
-from pipeline.sources.address import Address
+from pipeline.source_address import Address, parse_address
+from pipeline.sources import open_source
 from pipeline.sources.survey import Heard, Survey, survey
 
 # A source whose second key frame is not there yet is heard so many times as long.

@@ -20,7 +20,7 @@ from pipeline.profile import frames
 from pipeline.run.supervisor import Supervisor
 from pipeline.settings import ServeSettings, Settings, SourceSettings
 from pipeline.sinks.trace import TraceLine
-from pipeline.sources import parse_address
+from pipeline.source_address import parse_address
 
 # A list that plays a file again and again; longer ones help nobody.
 MOST_TIMES = 2000

@@ -24,7 +24,8 @@ from pipeline.profile.parts import Measured, Request
 from pipeline.profile.record import CameraRun, Cameras, Figure, Profile
 from pipeline.settings import LARGEST_BATCH, MOST_SOURCES, Settings, usable_cores
 from pipeline.sinks.trace import TraceLine
-from pipeline.sources import open_source, parse_address
+from pipeline.source_address import parse_address
+from pipeline.sources import open_source
 
 # A measurement tells no more than that.
 LEAST_DOUBT = 0.05

@@ -42,7 +42,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.roster import Roster
 from pipeline.run.worker import stranger_line
 from pipeline.settings import Settings
-from pipeline.sources import has_no_end
+from pipeline.source_address import has_no_end
 from pipeline.stage import SERVE
 
 # Before the first frame there is nothing to drain: a worker busy loading is not waited for.

@@ -5,17 +5,17 @@
             ...
         if source.failure: ...
 
-Knows no stage, no shared memory and no model. `address` tells what a URI means, `base` what every source gives,
-`video` decodes containers, `live` reads what may block, `images` reads pictures, `clock` makes time stamps sound,
-`late` says what is left out. A live address that was lost is opened again by `returning`: `pipeline.backoff` says when,
-`watch` looks whether its picture lives, `signals` are what it says of that. `coded`: its own packets, for an onlooker.
+Knows no stage, no shared memory and no model. `pipeline.source_address` tells what a URI means, `base` what every
+source gives, `video` decodes containers, `live` reads what may block, `images` reads pictures, `clock` makes time
+stamps sound, `late` says what is left out. A live address that was lost is opened again by `returning`:
+`pipeline.backoff` says when, `watch` looks whether its picture lives, `signals` are what it says of that. `coded`: its
+own packets, for an onlooker.
 """
 
 from collections.abc import Callable
 
-from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import parse_address
+from pipeline.source_address import parse_address
 from pipeline.sources.base import CapturedFrame, Item, OpeningStopped, Source, SourceInfo
 from pipeline.sources.coded import CodedPacket, Onlooker
 from pipeline.sources.images import ImageSource
@@ -37,9 +37,7 @@ __all__ = [
     "Source",
     "SourceInfo",
     "SourceSettings",
-    "has_no_end",
     "open_source",
-    "parse_address",
 ]
 
 
@@ -69,11 +67,3 @@ def open_source(
     if not patiently:
         source.open(stopped)
     return source
-
-
-def has_no_end(settings: SourceSettings) -> bool:
-    """Whether the source is live as far as its address tells, so that a stop is how it is done. Opens nothing."""
-    try:
-        return settings.realtime or parse_address(settings.uri).may_block
-    except SourceError:
-        return False

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Address, Kind
+from pipeline.source_address import Address, Kind
 from pipeline.sources.late import LeftOut, Pace
 from pipeline.sources.pixels import turned
 from pipeline.sources.signals import Health, Signal

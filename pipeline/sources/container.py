@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Address
+from pipeline.source_address import Address
 from pipeline.sources.clock import Arrivals
 
 

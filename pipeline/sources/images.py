@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from configs.uri import shown_text
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Address
+from pipeline.source_address import Address
 from pipeline.sources.base import CapturedFrame, Source, SourceInfo, Stopped
 from pipeline.sources.container import reason
 from pipeline.sources.late import LeftOut, is_late

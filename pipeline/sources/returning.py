@@ -10,7 +10,7 @@ from dataclasses import replace
 from pipeline.backoff import Backoff
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Address
+from pipeline.source_address import Address
 from pipeline.sources.base import (
     LONGEST_SLEEP_SECONDS,
     CapturedFrame,

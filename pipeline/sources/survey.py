@@ -10,7 +10,7 @@ import av
 from av.packet import Packet
 
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Kind, parse_address
+from pipeline.source_address import Kind, parse_address
 from pipeline.sources.container import stamp_of
 from pipeline.sources.late import KEY_FRAME_SECONDS
 from pipeline.sources.live import LiveReader

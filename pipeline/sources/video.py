@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
-from pipeline.sources.address import Address
+from pipeline.source_address import Address
 from pipeline.sources.base import CapturedFrame, OpeningStopped, Source, SourceInfo, Stopped
 from pipeline.sources.clock import JUMP_SECONDS, LONGEST_GAP_SECONDS, Clock
 from pipeline.sources.coded import CodedPackets, Onlooker

@@ -31,6 +31,7 @@ from pipeline.flow.messages import (
 from pipeline.flow.sharedmem import aligned
 from pipeline.flow.topics import PACKETS, PacketHead, encode_head
 from pipeline.flow.transport import Publisher
+from pipeline.source_address import parse_address
 from pipeline.sources import (
     CapturedFrame,
     CodedPacket,
@@ -41,7 +42,6 @@ from pipeline.sources import (
     Source,
     SourceInfo,
     open_source,
-    parse_address,
 )
 from pipeline.sources.pixels import PixelConverter
 from pipeline.stage import CODED, FRAMES, Emit, Kit, SourceStage

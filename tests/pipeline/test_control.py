@@ -40,7 +40,8 @@ from pipeline.flow.sharedmem import Lessor, Pool, create_pool
 from pipeline.flow.transport import Transport
 from pipeline.settings import MOST_SOURCES, PostprocessSettings, Settings, SourceSettings
 from pipeline.shapes import Line, Zone
-from pipeline.sources import OpeningStopped, parse_address
+from pipeline.source_address import parse_address
+from pipeline.sources import OpeningStopped
 from pipeline.stages.decode import Decode, Tuning
 from pipeline.stages.postprocess import Postprocess
 from tests.kit.harness import wait_until

@@ -8,7 +8,8 @@ import av
 from av.video.frame import VideoFrame
 
 from pipeline.settings import SourceSettings
-from pipeline.sources import CapturedFrame, CodedPacket, open_source, parse_address
+from pipeline.source_address import parse_address
+from pipeline.sources import CapturedFrame, CodedPacket, open_source
 from pipeline.sources.coded import CodedPackets, codec_of
 from pipeline.sources.video import FileReader
 from tests.kit import media

@@ -14,7 +14,10 @@ WATCHED = {
     *("zmq", "paho", "aiohttp", "prometheus_client", "torch", "torchvision", "cv2", "av", "numba", "rich", "yaml"),
     *("onnxruntime", "openvino", "onnxscript"),
 }
-BASE = {"pipeline.errors", "pipeline.kinds", "pipeline.settings", "pipeline.shapes", "configs.uri"}
+BASE = {
+    *("pipeline.errors", "pipeline.kinds", "pipeline.settings", "pipeline.shapes", "pipeline.source_address"),
+    "configs.uri",
+}
 FLOW = "pipeline.flow"
 STAGE = BASE | {FLOW, "pipeline.stage"}
 SINK = {
@@ -49,6 +52,7 @@ ALLOWED = [
         "pipeline.settings",
         {"configs.uri", "pipeline.addresses", "pipeline.errors", "pipeline.kinds", "pipeline.shapes"},
     ),
+    ("pipeline.source_address", {"configs.uri", "pipeline.errors", "pipeline.settings"}),
     # what travels, and how
     ("pipeline.flow.fates", set()),
     ("pipeline.flow.detections", set()),
@@ -100,7 +104,7 @@ ALLOWED = [
     ("pipeline.run.reclaim", STAGE | {"pipeline.run.plan"}),
     ("pipeline.run.lanes", set()),
     ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
-    ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control", "pipeline.sources"}),
+    ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control"}),
     ("pipeline.profile.model", {"pipeline.stage"}),
     ("pipeline.profile.clocks", {"pipeline.settings"}),
     ("pipeline.profile.parts", {"pipeline.flow", "pipeline.profile.model", "pipeline.settings", "pipeline.stage"}),
@@ -134,7 +138,7 @@ ALLOWED = [
     ("pipeline.command.logline", set()),
     ("pipeline.command.log", STAGE | {"pipeline.command", "pipeline.control"}),
     ("pipeline.command.console", STAGE | {"pipeline.command.unhurried", "pipeline.control", "rich"}),
-    ("pipeline.command.preflight", BASE | {"pipeline.command.files", "pipeline.sources", "models"}),
+    ("pipeline.command.preflight", BASE | {"pipeline.command.files", "models"}),
     ("pipeline.command.welcome", {"pipeline.errors"}),
     (
         "pipeline.command.doctor",

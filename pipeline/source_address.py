@@ -9,6 +9,7 @@ from typing import Literal
 
 from configs.uri import Network, Uri, shown_text
 from pipeline.errors import SourceError
+from pipeline.settings import SourceSettings
 
 Kind = Literal["file", "rtsp", "http", "camera", "images", "pattern"]
 
@@ -54,6 +55,14 @@ def parse_address(uri: Uri) -> Address:
         return _on_disk(uri)
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, a NUL
         raise SourceError(f"{uri.shown}: {getattr(error, 'strerror', None) or 'not a name a file can have'}") from None
+
+
+def has_no_end(settings: SourceSettings) -> bool:
+    """Whether the source is live as far as its address tells, so that a stop is how it is done. Opens nothing."""
+    try:
+        return settings.realtime or parse_address(settings.uri).may_block
+    except SourceError:
+        return False
 
 
 def _on_network(uri: Uri, network: Network) -> Address:
