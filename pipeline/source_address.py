@@ -1,12 +1,12 @@
 """What a URI means on this machine: which kind of source it names, and how FFmpeg is told. Opens nothing."""
 
 import glob
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from configs.names import natural
 from configs.uri import Network, Uri, shown_text
 from pipeline.errors import SourceError
 from pipeline.settings import SourceSettings
@@ -97,9 +97,4 @@ def _images(uri: Uri, found: Iterable[Path]) -> Address:
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise SourceError(f"{uri.shown}: no images there; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
-    return Address("images", uri.shown, "", tuple(sorted(set(paths), key=_natural)))
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """frame2 before frame10: runs of digits compare as numbers."""
-    return [(int(run), run) if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", str(path))]
+    return Address("images", uri.shown, "", tuple(sorted(set(paths), key=lambda path: natural(str(path)))))

@@ -159,7 +159,8 @@ def _splits(folder: Path, out: Path, seed: int, tell: Tell) -> DataSettings:
         if parts:
             paths |= {"train": str(parts[0]), "val": str(parts[1])}
             tell(
-                f"no val.json: part of train.json is held back, drawn with seed {seed}, copies on one side ({parts[1]})"
+                f"no val.json: part of train.json is held back, drawn with seed {seed}, copies on one side and of a "
+                f"scene one stretch ({parts[1]})"
             )
         else:
             tell("no val.json, and too few images to hold some back: the last epoch is kept")

@@ -78,6 +78,44 @@ def test_what_is_held_back_is_drawn_by_the_seed_and_copies_stay_together(tmp_pat
     assert parts("c", seed + 1) != (train, val)
 
 
+def scenes_of(folder: Path, lengths: list[int]) -> Path:
+    """Pictures of a camera that stands in one place after the other, and of what moves there; unpadded numbers, so that
+    their natural order is not that of their letters."""
+    (folder / "images").mkdir(parents=True)
+    random, names = np.random.default_rng(5), []
+    for length in lengths:
+        scene = cv2.resize(random.integers(0, 255, (9, 12), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+        for step in range(length):
+            picture = scene.copy()
+            picture[100:140, 3 * step :][:, :20] = 255
+            names.append(f"frame{len(names)}.jpg")
+            cv2.imwrite(str(folder / "images" / names[-1]), picture)
+    entries = [{"id": n, "file_name": name, "width": 320, "height": 240} for n, name in enumerate(names)]
+    random.shuffle(entries)
+    boxes = [{"image_id": n, "category_id": 1, "bbox": [10, 20, 30, 40]} for n in range(len(names))]
+    tree = {"images": entries, "categories": [{"id": 1, "name": "gear"}], "annotations": boxes}
+    (folder / "train.json").write_text(json.dumps(tree))
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("lengths", "most_cuts"),
+    [([100], 2), ([50, 50], 2), ([4] * 25, 2), ([1] * 60 + [40], 2)],
+    ids=["one scene", "two", "many short ones", "photographs and a scene"],
+)
+def test_of_a_scene_one_stretch_is_held_back(tmp_path, lengths, most_cuts, seed) -> None:
+    """So that what is held back has but a few neighbours that are learnt from."""
+    folder = scenes_of(tmp_path, lengths)
+    paths = split_off(folder / "train.json", folder / "images", tmp_path / "split", seed)
+    assert paths
+    val = {image.image_id for image in read_coco(paths[1], folder / "images").images}
+    assert len(val) == 15
+    scene_of = np.repeat(np.arange(len(lengths)), lengths)
+    cuts = [n for n in range(1, 100) if scene_of[n] == scene_of[n - 1] and (n in val) != (n - 1 in val)]
+    assert len(cuts) <= most_cuts
+
+
 def test_boxes_stay_with_their_images(tmp_path) -> None:
     folder = folder_of(tmp_path, 70, boxes=lambda place: [[place, 10, 20, 30]] * (place % 3))
     paths = split_off(folder / "train.json", folder / "images", tmp_path / "split", 0)

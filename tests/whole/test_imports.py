@@ -38,6 +38,7 @@ ALLOWED = [
     ("configs.folders", set()),
     ("configs.startup", {"configs.folders"}),
     ("configs.uri", set()),
+    ("configs.names", set()),
     ("configs.plainyaml", {"yaml"}),
     ("configs.edit", {"configs.plainyaml", "yaml"}),
     ("configs", {"configs"}),
@@ -52,7 +53,7 @@ ALLOWED = [
         "pipeline.settings",
         {"configs.uri", "pipeline.addresses", "pipeline.errors", "pipeline.kinds", "pipeline.shapes"},
     ),
-    ("pipeline.source_address", {"configs.uri", "pipeline.errors", "pipeline.settings"}),
+    ("pipeline.source_address", {"configs.names", "configs.uri", "pipeline.errors", "pipeline.settings"}),
     # what travels, and how
     ("pipeline.flow.fates", set()),
     ("pipeline.flow.detections", set()),
