@@ -31,12 +31,12 @@ from typing import NamedTuple
 from bench_options import usual_source
 from common import ROOT, finish, frames_and_seconds, machine, middle_and_ends
 
-from tests.kit.harness import children
+from pipeline.stage import CHAIN, SERVE
+from tests.kit.harness import worker_pids
 
 KINDS = NO_PAGE, NOBODY, VIEWER, STALLED = "no page", "nobody looks", "a viewer", "and a stalled one"
 COMPARED = ((NO_PAGE, NOBODY), (NOBODY, VIEWER), (VIEWER, STALLED))
 SOURCE = "clip"
-STAGES = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 
 
 class Ran(NamedTuple):
@@ -92,7 +92,7 @@ def run(kind: str, source: str) -> Ran:
     told = frames_and_seconds(summary)
     if process.returncode or not told:
         sys.exit(f"a run ended with {process.returncode}: {summary.strip()}")
-    found = re.findall(rf"^({'|'.join(STAGES)}) .* ([\d.]+)$", summary, re.MULTILINE)
+    found = re.findall(rf"^({'|'.join(CHAIN)}) .* ([\d.]+)$", summary, re.MULTILINE)
     cpu_ms = {stage: float(ms) for stage, ms in found}
     network_ms = cpu_ms.pop("infer")
     return Ran(told[0] / told[1], network_ms, sum(cpu_ms.values()) + 1e3 * page_seconds / told[0])
@@ -102,7 +102,7 @@ def watch_page(run: subprocess.Popen[str], port: int) -> float:
     """CPU seconds of the page's process, from when it answers to the last look at it."""
     while not answers(port) and run.poll() is None:
         time.sleep(0.1)
-    page = next((pid for pid in children(run.pid) if is_page(pid)), None)
+    page = worker_pids(run.pid).get(SERVE)
     began = last = cpu_seconds(page) if page else 0.0
     while page and run.poll() is None:
         last = cpu_seconds(page) or last
@@ -113,12 +113,6 @@ def watch_page(run: subprocess.Popen[str], port: int) -> float:
 def answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
         return True
-    return False
-
-
-def is_page(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0serve")
     return False
 
 
