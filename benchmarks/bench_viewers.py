@@ -62,7 +62,7 @@ async def _look(port: int, stalled: bool) -> None:
                 break
             except ClientError:
                 await asyncio.sleep(0.05)
-        await websocket.send_json({"type": "look", "pictures": {SOURCE: "full"}})
+        await websocket.send_json({"type": "look", "pictures": {SOURCE: 4000}})
         with suppress(ClientError, ConnectionError):
             if stalled:
                 await asyncio.sleep(3600)

@@ -1,8 +1,9 @@
 """What is published, by the first part of each message. Knows nothing of who publishes it, or why.
 
 `signal/SOURCE` has one more part: a line as `docs/json-lines.md` has it; `frame/SOURCE` has two: the frame's line, and
-when it was captured (nanoseconds of the host's monotonic clock, as text). `tile/SOURCE`, `full/SOURCE` and
-`drawn/SOURCE` have its picture after those, as a JPEG: small, in full size, in full size with the overlay.
+when it was captured (nanoseconds of the host's monotonic clock, as text). `tile/SOURCE`, `wide/WIDTH/SOURCE`,
+`full/SOURCE` and `drawn/SOURCE` have its picture after those, as a JPEG: small, at most so many pixels wide, in full
+size, in full size with the overlay.
 
 `heat/SOURCE/CLASS` has three: a line that says where its plane lies, when the frame was captured, and the plane: what
 the network says of that class, a byte a cell, row by row.
@@ -11,13 +12,38 @@ the network says of that class, a byte a cell, row by row.
 own H.264 as Annex B. It is captured at the same moment as the frame that is decoded of it.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 FRAME, SIGNAL = b"frame/", b"signal/"
-TILE, FULL, DRAWN = b"tile/", b"full/", b"drawn/"
-PICTURES = (TILE, FULL, DRAWN)
+TILE, WIDE, FULL, DRAWN = b"tile/", b"wide/", b"full/", b"drawn/"
+PICTURES = (TILE, WIDE, FULL, DRAWN)
+TILE_WIDTH = 480
 HEAT = b"heat/"
 PACKETS = b"packets/"
+
+
+class PictureWanted(NamedTuple):
+    """`most_width` in pixels, None: as it is."""
+
+    source_id: str
+    most_width: int | None
+    is_drawn: bool
+
+
+def wide_topic(source_id: str, most_width: int) -> bytes:
+    return WIDE + f"{most_width}/{source_id}".encode()
+
+
+def picture_wanted(topic: bytes) -> PictureWanted | None:
+    """None where the topic is no picture's."""
+    kind, _, rest = topic.decode(errors="replace").partition("/")
+    if kind == "wide":
+        width, _, source_id = rest.partition("/")
+        return PictureWanted(source_id, int(width), False) if width.isdecimal() and int(width) else None
+    widths = {"tile": TILE_WIDTH, "full": None, "drawn": None}
+    return PictureWanted(rest, widths[kind], kind == "drawn") if kind in widths else None
 
 
 def heat_topic(source_id: str, class_name: str) -> bytes:

@@ -339,7 +339,7 @@ class Publisher:
             self.close()
             raise OSError(error.errno or 0, str(error)) from None
 
-    def subscriptions(self) -> set[bytes]:
+    def subscriptions(self) -> frozenset[bytes]:
         """What is asked for now, by anybody."""
         while self._socket.poll(0):
             word = self._socket.recv()
@@ -347,7 +347,7 @@ class Publisher:
                 self._subscriptions.add(word[1:])
             else:
                 self._subscriptions.discard(word[1:])
-        return self._subscriptions
+        return frozenset(self._subscriptions)
 
     def send(self, parts: Parts) -> None:
         self._socket.send_multipart(parts)

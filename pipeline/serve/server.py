@@ -4,19 +4,32 @@ Knows how an answer is written, and nothing of how a frame is made.
 """
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from pipeline.control.words import SOCKET, View
 from pipeline.errors import CenterStreamError, UsageError, place_of
-from pipeline.flow.topics import DRAWN, FRAME, FULL, PACKETS, TILE, decode_head, heat_topic
+from pipeline.flow.topics import (
+    DRAWN,
+    FRAME,
+    FULL,
+    HEAT,
+    PACKETS,
+    TILE,
+    decode_head,
+    heat_topic,
+    heat_wanted,
+    picture_wanted,
+    wide_topic,
+)
 from pipeline.serve import figures
 from pipeline.serve.asking import Asking
 from pipeline.serve.guard import Guard, add_headers
@@ -33,23 +46,33 @@ CLOSE_SECONDS = 1.0
 FIRST_PICTURE_SECONDS = 5.0
 # Long and never in a JPEG: some readers look for it in the pictures.
 BOUNDARY = "centerstream-0f7e9c1ab44d4be3a6a1"
-SIZES = {"tile": TILE, "full": FULL}
+# Each width is made by itself: so viewers with all sorts of windows make no more than a few. That a picture has a few
+# pixels less than it fills is not seen.
+WIDTH_STEP, MOST_WIDTH = 160, 2560
+WIDE_ENOUGH = 0.95
 
 
 class LookAt(msgspec.Struct, tag="look", forbid_unknown_fields=True):
-    """A browser wants pictures of these sources and no others, of some of them the heat map of a class; of those in
-    `packets` what the camera itself sends, if that can be shown, and the results."""
+    """A browser wants pictures of these sources and no others, small or for so many pixels across; of some of them the
+    heat map of a class; of those in `packets` what the camera itself sends, if that can be shown, and the results."""
 
-    pictures: dict[str, Literal["tile", "full"]]
+    pictures: dict[str, Literal["tile"] | Annotated[int, msgspec.Meta(ge=1)]]
     heat: dict[str, str] = {}
     packets: list[str] = []
 
     def topics(self) -> list[bytes]:
         return [
-            *(SIZES[size] + source_id.encode() for source_id, size in self.pictures.items()),
+            *(_picture_topic(source_id, size) for source_id, size in self.pictures.items()),
             *(heat_topic(source_id, class_name) for source_id, class_name in self.heat.items()),
             *(kind + source_id.encode() for source_id in self.packets for kind in (PACKETS, FRAME)),
         ]
+
+
+def _picture_topic(source_id: str, size: Literal["tile"] | int) -> bytes:
+    if size == "tile":
+        return TILE + source_id.encode()
+    width = WIDTH_STEP * math.ceil(WIDE_ENOUGH * size / WIDTH_STEP)
+    return wide_topic(source_id, width) if width <= MOST_WIDTH else FULL + source_id.encode()
 
 
 class Shown(msgspec.Struct, tag="shown", forbid_unknown_fields=True):
@@ -58,6 +81,15 @@ class Shown(msgspec.Struct, tag="shown", forbid_unknown_fields=True):
     source: str
     seq: int
     of: Literal["picture", "packets"] = "picture"
+
+    def is_of(self, topic: bytes) -> bool:
+        """A heat map is shown with its picture, whichever way that comes."""
+        if topic.startswith(HEAT):
+            return heat_wanted(topic)[0] == self.source
+        if self.of == "packets":
+            return topic == FRAME + self.source.encode()
+        wanted = picture_wanted(topic)
+        return wanted is not None and wanted.source_id == self.source
 
 
 class Taken(msgspec.Struct, tag="taken", forbid_unknown_fields=True):
@@ -237,10 +269,8 @@ class Server:
                 case LookAt():
                     self.gallery.look_at(viewer, word.topics())
                 case Shown():
-                    for kind in (TILE, FULL) if word.of == "picture" else (FRAME,):
-                        viewer.shown(kind + word.source.encode(), word.seq)
                     for topic in viewer.topics:
-                        if topic.startswith(heat_topic(word.source, "")):
+                        if word.is_of(topic):
                             viewer.shown(topic, word.seq)
                 case Taken():
                     viewer.taken(PACKETS + word.source.encode(), word.captured)

@@ -5,24 +5,29 @@ topic of it, once for all who do; heat maps come with the frame, of those classe
 looks on.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import msgspec
+import numpy as np
 
 from configs.uri import Uri
 from pipeline.errors import OutputError
 from pipeline.flow.heat import HeatMap
 from pipeline.flow.messages import SignalChange, WantPixels
 from pipeline.flow.results import FrameResult
-from pipeline.flow.topics import DRAWN, FRAME, HEAT, PICTURES, SIGNAL, TILE, heat_topic, heat_wanted
+from pipeline.flow.topics import FRAME, HEAT, SIGNAL, PictureWanted, heat_topic, heat_wanted, picture_wanted
 from pipeline.flow.transport import Publisher
 from pipeline.overlay import Overlay
 from pipeline.sinks import Image, Sink, Target
 from pipeline.sinks.jsonl import SCHEMA, json_line, json_signal
 
-TILE_WIDTH = 480
 JPEG_QUALITY = 80
+
+
+class Wish(NamedTuple):
+    topic: bytes
+    picture: PictureWanted
 
 
 class HeatLine(msgspec.Struct, kw_only=True, rename={"class_name": "class"}):
@@ -56,15 +61,18 @@ class PublishSink(Sink):
             self._publisher = Publisher(target.path)
         except OSError as error:
             raise OutputError(f"cannot publish at {Uri(target.path).shown}: {error.strerror}") from None
-        self._topics: set[bytes] = set()
+        self._topics: frozenset[bytes] = frozenset()
+        self._wishes: list[Wish] = []
 
     def look(self) -> None:
-        self._topics = self._publisher.subscriptions()
-        self.is_heard = bool(self._topics)
-        pictures = [(topic, kind) for topic in self._topics for kind in PICTURES if topic.startswith(kind)]
+        topics = self._publisher.subscriptions()
+        if topics == self._topics and self._wanted is not None:
+            return
+        self._topics, self.is_heard = topics, bool(topics)
+        self._wishes = [Wish(topic, picture) for topic in sorted(topics) if (picture := picture_wanted(topic))]
         wanted = WantPixels(
-            frozenset(topic.removeprefix(kind).decode(errors="replace") for topic, kind in pictures),
-            frozenset(heat_wanted(topic) for topic in self._topics if topic.startswith(HEAT)),
+            frozenset(wish.picture.source_id for wish in self._wishes),
+            frozenset(heat_wanted(topic) for topic in topics if topic.startswith(HEAT)),
         )
         if wanted != self._wanted:
             self._wanted = wanted
@@ -74,12 +82,11 @@ class PublishSink(Sink):
         self.look()
         if not self._topics:
             return
-        source, line = frame.source_id.encode(), self._encoder.encode(json_line(frame))
-        captured = str(frame.captured_ns).encode()
+        line, captured = self._encoder.encode(json_line(frame)), str(frame.captured_ns).encode()
         self._show_heat(frame, captured)
-        self._publisher.send([FRAME + source, line, captured])
+        self._publisher.send([FRAME + frame.source_id.encode(), line, captured])
         if image_bgr is not None:
-            self._show(source, line, captured, frame, image_bgr)
+            self._show(line, captured, frame, image_bgr)
 
     def _show_heat(self, frame: FrameResult, captured: bytes) -> None:
         """Before the rest, so that they are shown together."""
@@ -89,19 +96,22 @@ class PublishSink(Sink):
                 line = self._encoder.encode(_heat_line(frame, class_name, heat))
                 self._publisher.send([topic, line, captured, heat.plane_hw.tobytes()])
 
-    def _show(self, source: bytes, line: bytes, captured: bytes, frame: FrameResult, image_bgr: Image) -> None:
-        for kind in PICTURES:
-            if kind + source in self._topics:
-                jpeg = _jpeg(self._picture(kind, frame, image_bgr))
-                self._publisher.send([kind + source, line, captured, jpeg])
+    def _show(self, line: bytes, captured: bytes, frame: FrameResult, image_bgr: Image) -> None:
+        """Each width is made once: to ask for more than the picture has is to ask for all of it."""
+        made: dict[tuple[int, bool], bytes] = {}
+        for topic, (source_id, most_width, is_drawn) in self._wishes:
+            if source_id != frame.source_id:
+                continue
+            width = min(most_width or image_bgr.shape[1], image_bgr.shape[1])
+            if (width, is_drawn) not in made:
+                shown_bgr = self._drawn(frame, image_bgr) if is_drawn else shrunk(image_bgr, width)
+                made[width, is_drawn] = _jpeg(shown_bgr)
+            self._publisher.send([topic, line, captured, made[width, is_drawn]])
 
-    def _picture(self, kind: bytes, frame: FrameResult, image_bgr: Image) -> Image:
-        if kind == TILE:
-            return _tile(image_bgr)
-        if kind == DRAWN:
-            image_bgr = image_bgr.copy()
-            self._overlay.draw(image_bgr, frame)
-        return image_bgr
+    def _drawn(self, frame: FrameResult, image_bgr: Image) -> Image:
+        drawn_bgr = image_bgr.copy()
+        self._overlay.draw(drawn_bgr, frame)
+        return drawn_bgr
 
     def record(self, signal: SignalChange) -> None:
         self.look()
@@ -127,12 +137,21 @@ def _heat_line(frame: FrameResult, class_name: str, heat: HeatMap) -> HeatLine:
     )
 
 
-def _tile(image_bgr: Image) -> Image:
+def shrunk(image_bgr: Image, to_width: int) -> Image:
+    """By halves, each pixel the mean of four, and by what is left, below two: each is fast, and the mean over whatever
+    area it takes in one step five times as slow."""
     height, width = image_bgr.shape[:2]
-    if width <= TILE_WIDTH:
+    if width <= to_width:
         return image_bgr
-    sides = TILE_WIDTH, max(1, round(height * TILE_WIDTH / width))
-    return cv2.resize(image_bgr, sides, interpolation=cv2.INTER_AREA).astype(image_bgr.dtype, copy=False)
+    sides = to_width, max(1, round(height * to_width / width))
+    while image_bgr.shape[1] >= 2 * sides[0] and image_bgr.shape[0] >= 2 * sides[1]:
+        down, across = image_bgr.shape[0] // 2, image_bgr.shape[1] // 2
+        image_bgr = _resized(image_bgr[: 2 * down, : 2 * across], (across, down), cv2.INTER_AREA)
+    return _resized(image_bgr, sides, cv2.INTER_LINEAR)
+
+
+def _resized(image_bgr: Image, sides: tuple[int, int], interpolation: int) -> Image:
+    return cv2.resize(image_bgr, sides, interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def _jpeg(image_bgr: Image) -> bytes:

@@ -77,7 +77,7 @@ class Visit:
     heat: dict[tuple[str, int], tuple[dict, bytes]] = field(default_factory=dict)
     packets: dict[str, list[tuple[dict, bytes]]] = field(default_factory=dict)
     results: dict[tuple[str, int], tuple[dict, int]] = field(default_factory=dict)
-    looked: list[dict[str, str]] = field(default_factory=list)
+    looked: list[dict[str, str | int]] = field(default_factory=list)
     packets_looked: list[list[str]] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
@@ -134,6 +134,16 @@ class Visit:
         }}"""
         seq, pixels, boxes = picture.evaluate(script)
         return seq, _canvas(pixels), _canvas(boxes)
+
+    def place(self, picture: Any) -> tuple[float, float, float, float]:
+        """Where its canvas of pixels is shown: x, y, width and height in device pixels, from its corner."""
+        return tuple(
+            picture.evaluate("""(node) => {
+                const [at, lies] = [node, node.querySelector(".pixels")].map((each) => each.getBoundingClientRect());
+                const place = [lies.x - at.x, lies.y - at.y, lies.width, lies.height];
+                return place.map((length) => length * window.devicePixelRatio);
+            }""")
+        )
 
     def frame(self, source_id: str, seq: int) -> tuple[dict, NDArray[np.uint8]]:
         """The line of a frame that came, and its picture (H, W, 3), BGR."""

@@ -146,7 +146,7 @@ def test_a_viewer_is_sent_what_it_looks_at_as_fast_as_it_shows_it(page: Page) ->
             assert third["seq"] >= second["seq"] + 5  # those between were skipped, and this is the newest
             number, ages = view["you"], figures(page.get("/metrics").text)
             assert ages[f'centerstream_viewer_age_seconds_count{{viewer="{number}"}}'] == 1
-            await websocket.send_json({"type": "look", "pictures": {"door": "full"}})
+            await websocket.send_json({"type": "look", "pictures": {"door": 4000}})
             while (line := await next_picture(websocket))["source"] != "door":
                 pass
             assert line["width"] == 160

@@ -250,7 +250,7 @@ class Page {
   /** Nothing while nobody can see it; else what is on the screen. */
   #look() {
     const tiles = () => this.grid.visible().map((sourceId) => [sourceId, "tile"]);
-    const large = () => (this.#large.packets.flows ? [] : [[this.#large.sourceId, "full"]]);
+    const large = () => (this.#large.packets.flows ? [] : [[this.#large.sourceId, this.#large.width]]);
     const pictures = document.hidden ? [] : this.#large ? large() : tiles();
     const heatClass = document.hidden ? "" : this.#large?.heatClass;
     const heat = heatClass ? [[this.#large.sourceId, heatClass]] : [];

@@ -40,7 +40,7 @@ export class Connection {
   }
 
   /**
-   * What is wanted from now on: pictures, a Map of "tile" or "full" by source; of which class the heat map, by source;
+   * What is wanted from now on: pictures, a Map of "tile" or a width by source; of which class the heat map, by source;
    * and the packets and results of sources. Told again after a return.
    */
   look(pictures, heat = new Map(), packets = []) {

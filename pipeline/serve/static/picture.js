@@ -1,5 +1,5 @@
-// The newest picture of one source on a canvas, and what was found in it on another above: drawn together, so that they
-// always belong together. Decodes one JPEG at a time and skips to the newest. Knows no connection.
+// The newest picture of one source on a canvas of its own size, and what was found in it on another above: drawn together,
+// so that they always belong together. Decodes one picture at a time and skips to the newest. Knows no connection.
 
 import { drawObjects, Trails } from "./boxes.js";
 import { element } from "./elements.js";
@@ -7,6 +7,10 @@ import { fit, watchSize } from "./fit.js";
 import { drawLayout } from "./zones.js";
 
 const JPEG = { type: "image/jpeg" };
+// Of a VideoFrame that lies in the browser's own memory, not on a GPU.
+const PLANES = /^I4/;
+const AS_RGBA = { format: "RGBA" };
+const SETTLED_MS = 300;
 const dirty = new Set();
 let isAsked = false;
 
@@ -34,6 +38,16 @@ async function decoded(jpeg) {
   }
 }
 
+/** Whether its pixels can be had for what they cost to convert: an older browser would copy it as it is. */
+function isCopied(image) {
+  try {
+    const { width, height } = image.visibleRect;
+    return PLANES.test(image.format) && image.allocationSize(AS_RGBA) === 4 * width * height;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * `node` is the element to show; `frame` is the one that is on it, since `shownAt` by performance.now(). How it came is
  * the node's `data-path`: "jpeg" or "webcodecs".
@@ -45,12 +59,17 @@ export class Picture {
   isEdited = false;
   // What is drawn between the picture and the boxes, as of heat.js.
   heat = null;
+  // Told when it has had another size for a while.
+  onSize = () => {};
   #layout = null;
-  #bitmap = null;
+  // Decoded, and not yet drawn.
   #next = null;
+  // Not yet decoded.
   #waiting = null;
   #isDecoding = false;
   #isClosed = false;
+  #spare = null;
+  #settling = 0;
   #trails = new Trails();
   #options;
   #size;
@@ -68,13 +87,19 @@ export class Picture {
    * be read; never where a newer one took its place.
    */
   take(frame, jpeg, onShown = () => {}) {
-    this.#waiting = { frame, jpeg, onShown };
-    if (!this.#isDecoding) this.#decode();
+    this.#wait({ frame, jpeg, onShown, path: "jpeg" });
   }
 
   /** The same of a picture that is decoded: a VideoFrame, which is closed here. */
-  show(frame, bitmap, onShown) {
-    this.#put({ frame, bitmap, onShown, path: "webcodecs" });
+  show(frame, image, onShown) {
+    this.#wait({ frame, image, onShown, path: "webcodecs" });
+  }
+
+  /** How many device pixels across it fills. */
+  get width() {
+    const ratio = window.devicePixelRatio;
+    const [width, height] = [this.node.clientWidth * ratio, this.node.clientHeight * ratio];
+    return Math.max(1, this.frame ? fit(this.frame.width, this.frame.height, width, height).width : Math.round(width));
   }
 
   /** The zones and lines of the source, by name. */
@@ -91,29 +116,52 @@ export class Picture {
   close() {
     this.#isClosed = true;
     this.#size.disconnect();
+    clearTimeout(this.#settling);
     dirty.delete(this);
-    this.#bitmap?.close();
-    this.#next?.bitmap.close();
-    this.#bitmap = this.#next = this.#waiting = null;
+    this.#waiting?.image?.close();
+    this.#next?.image.close?.();
+    this.#next = this.#waiting = this.#spare = null;
     // Chromium keeps the memory of a canvas until much later.
     for (const canvas of [this.pixels, this.boxes]) canvas.width = canvas.height = 0;
+  }
+
+  #wait(picture) {
+    this.#waiting?.image?.close();
+    this.#waiting = picture;
+    if (!this.#isDecoding) this.#decode();
   }
 
   async #decode() {
     this.#isDecoding = true;
     while (this.#waiting) {
-      const { frame, jpeg, onShown } = this.#waiting;
+      const next = this.#waiting;
       this.#waiting = null;
-      const bitmap = await decoded(jpeg).catch(() => null);
-      if (this.#isClosed) bitmap?.close();
-      else if (bitmap) this.#put({ frame, bitmap, onShown, path: "jpeg" });
-      else onShown();
+      const image = await this.#read(next).catch(() => null);
+      if (this.#isClosed) image?.close?.();
+      else if (image) this.#put({ ...next, image });
+      else next.onShown();
     }
     this.#isDecoding = false;
   }
 
+  /** As pixels where they can be had: to draw a VideoFrame takes a browser without a GPU three times as long. */
+  async #read({ jpeg, image }) {
+    image ??= await decoded(jpeg);
+    if (!isCopied(image)) return image;
+    try {
+      const { width, height } = image.visibleRect;
+      const fits = this.#spare?.width === width && this.#spare.height === height;
+      const pixels = fits ? this.#spare : new ImageData(width, height);
+      this.#spare = null;
+      await image.copyTo(pixels.data, AS_RGBA);
+      return pixels;
+    } finally {
+      image.close();
+    }
+  }
+
   #put(next) {
-    this.#next?.bitmap.close();
+    this.#release(this.#next);
     this.#next = next;
     this.#trails.add(next.frame);
     // At once, while the browser waits for its next paint: drawn just before, it would often miss that one.
@@ -121,33 +169,51 @@ export class Picture {
     else this.draw();
   }
 
+  #release(drawn) {
+    if (drawn?.image instanceof ImageData) this.#spare = drawn.image;
+    else drawn?.image.close();
+  }
+
   #resize(width, height) {
-    for (const canvas of [this.pixels, this.boxes]) {
-      if (canvas.width !== width) canvas.width = width;
-      if (canvas.height !== height) canvas.height = height;
-    }
+    if (this.boxes.width !== width) this.boxes.width = width;
+    if (this.boxes.height !== height) this.boxes.height = height;
     this.draw();
+    this.#settle();
+  }
+
+  #settle() {
+    clearTimeout(this.#settling);
+    this.#settling = setTimeout(() => this.onSize(), SETTLED_MS);
   }
 
   draw() {
     const next = this.#next;
     if (next) {
-      this.#bitmap?.close();
-      [this.#bitmap, this.frame, this.#next] = [next.bitmap, next.frame, null];
+      this.#next = null;
+      if (this.frame?.width !== next.frame.width || this.frame.height !== next.frame.height) this.#settle();
+      this.frame = next.frame;
       this.shownAt = performance.now();
       this.node.dataset.path = next.path;
+      this.#drawPixels(next.image);
+      this.#release(next);
     }
-    if (this.#bitmap && this.pixels.width && this.pixels.height) this.#drawNow();
+    if (this.frame && this.boxes.width && this.boxes.height) this.#drawFound();
     if (next) requestAnimationFrame(() => next.onShown());
   }
 
-  #drawNow() {
-    const { width, height } = this.pixels;
+  #drawPixels(image) {
+    const { displayWidth: width = image.width, displayHeight: height = image.height } = image;
+    if (this.pixels.width !== width) this.pixels.width = width;
+    if (this.pixels.height !== height) this.pixels.height = height;
+    const context = this.pixels.getContext("2d", { alpha: false });
+    if (image instanceof ImageData) context.putImageData(image, 0, 0);
+    else context.drawImage(image, 0, 0, width, height);
+  }
+
+  #drawFound() {
+    const { width, height } = this.boxes;
     const place = fit(this.frame.width, this.frame.height, width, height);
-    const pixels = this.pixels.getContext("2d", { alpha: false });
-    pixels.imageSmoothingQuality = "medium";
-    pixels.clearRect(0, 0, width, height);
-    pixels.drawImage(this.#bitmap, place.left, place.top, place.width, place.height);
+    this.#place(place);
     this.heat?.draw(this.frame, place, width, height);
     const boxes = this.boxes.getContext("2d");
     boxes.clearRect(0, 0, width, height);
@@ -155,5 +221,11 @@ export class Picture {
       drawLayout(boxes, this.#layout, this.frame, place, window.devicePixelRatio);
     drawObjects(boxes, this.frame, this.#trails, place, window.devicePixelRatio, this.#options);
     this.node.dataset.seq = this.frame.seq;
+  }
+
+  /** The picture where the boxes are told that it lies. */
+  #place({ left, top, width, height }) {
+    const places = Object.entries({ left, top, width, height });
+    for (const [side, pixels] of places) this.pixels.style[side] = `${pixels / window.devicePixelRatio}px`;
   }
 }

@@ -66,6 +66,7 @@ export class SourceView {
     );
     const fullscreen = button("fullscreen", "Full screen", () => this.fullscreen(), { isBare: true });
     this.screen.node.append(fullscreen);
+    this.screen.picture.onSize = go.look;
     this.screen.picture.boxes.before(this.heat.canvas);
     fullscreen.classList.add("fullscreen");
     const axis = element(
@@ -130,6 +131,11 @@ export class SourceView {
     if (!hiddenClasses.delete(name)) hiddenClasses.add(name);
     setPressed(this.#seenClasses.get(name), !hiddenClasses.has(name));
     this.screen.picture.redraw();
+  }
+
+  /** How many pixels across its picture fills. */
+  get width() {
+    return this.screen.picture.width;
   }
 
   get heatClass() {
