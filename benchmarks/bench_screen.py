@@ -137,11 +137,13 @@ def main() -> None:
                 [sys.executable, "run_pipeline.py", camera.url, *options], cwd=ROOT, stderr=subprocess.DEVNULL
             ) as run,
         ):
-            until_ready(port)
-            for path in PATHS:
-                shown[path] = shown_by_browser(port, given.browser, given.seconds + WARM_SECONDS, path)
-                loads[path] = os.getloadavg()[0]
-            run.terminate()
+            try:
+                until_ready(port)
+                for path in PATHS:
+                    shown[path] = shown_by_browser(port, given.browser, given.seconds + WARM_SECONDS, path)
+                    loads[path] = os.getloadavg()[0]
+            finally:
+                run.terminate()
         frames = {
             line["seq"]: line for line in map(json.loads, lines.read_text().splitlines()) if line.get("status") == "ok"
         }

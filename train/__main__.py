@@ -97,6 +97,8 @@ def train_folder(given: argparse.Namespace, assignments: list[tuple[str, Any]]) 
     def make_run(team: Team) -> Run:
         until = started + 60 * minutes
         planned, last_seconds = plan(recipe, with_given, data, team, until - time.monotonic(), tell)
+        if given.set:
+            tell(f"as given, whatever is said above: {', '.join(given.set)}")
         return Run(planned, team, None, until - last_seconds)
 
     return train(with_given(recipe).loop.device, make_run)

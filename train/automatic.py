@@ -163,7 +163,7 @@ def _splits(folder: Path, out: Path, seed: int, tell: Tell) -> DataSettings:
                 f"scene one stretch ({parts[1]})"
             )
         else:
-            tell("no val.json, and too few images to hold some back: the last epoch is kept")
+            tell("no val.json, and too few images to hold some back, copies counted once: the last epoch is kept")
     return DataSettings(
         train_json=paths["train"],
         train_images=images,

@@ -39,7 +39,8 @@ class _Looks(NamedTuple):
 
 
 def split_off(json_path: Path, image_folder: Path, folder: Path, seed: int) -> tuple[Path, Path] | None:
-    """Writes train.json and val.json into `folder`; their paths, or None where there are too few images to part with.
+    """Writes train.json and val.json into `folder`; their paths, or None where there are too few images to part with,
+    or all are copies of a few.
 
     Raises DataError for annotations that cannot be read, OSError for a folder that cannot be written.
     """
@@ -48,6 +49,8 @@ def split_off(json_path: Path, image_folder: Path, folder: Path, seed: int) -> t
         return None
     wanted = max(FEWEST, round(SHARE * len(file.images)))
     held_back = _drawn(_scenes(file, image_folder), wanted, np.random.default_rng(seed))
+    if not held_back:
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "train.json", folder / "val.json"
     for path, is_val in zip(paths, (False, True), strict=True):

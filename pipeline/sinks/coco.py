@@ -6,8 +6,8 @@
 
 `image_id` is the frame's seq, `bbox` left, top, width and height in pixels of the source frame. `category_id` is COCO's
 own, 1 to 90, where the network has COCO's 80 classes, else the index of the class plus one. The format knows neither
-tracks nor failures: a frame without objects has none, and neither has one without a result; an object that is
-predicted is there as any other.
+tracks nor failures: a frame without objects has none, and neither has one without a result. An object that was not
+found but is predicted has one key more, `"predicted":true`, which COCO's evaluation does not look at.
 
 The closing bracket is written anew with each frame, so that the file is a whole list at any moment. Knows no stage.
 """
@@ -31,13 +31,14 @@ _OPENING, _BETWEEN, _CLOSING = b"[", b",\n", b"\n]\n"
 _READ_BYTES = 1 << 16
 
 
-class Detection(msgspec.Struct):
+class Detection(msgspec.Struct, omit_defaults=True):
     """As COCO has it; holds no brace but its own, on which `_mend` relies."""
 
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
     score: float
+    predicted: bool = False
 
 
 def open_sink(target: Target) -> Sink:
@@ -81,15 +82,17 @@ def detections(frame: FrameResult) -> list[Detection]:
     """The objects of `frame`."""
     objects = frame.objects()
     is_coco = frame.class_names == COCO_CLASSES
-    rows = zip(objects.class_ids.tolist(), objects.boxes_xyxy.tolist(), objects.scores.tolist(), strict=True)
+    columns = objects.class_ids, objects.boxes_xyxy, objects.scores, objects.predicted
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Detection(
             frame.seq,
             CATEGORY_IDS[class_id] if is_coco else class_id + 1,
             (round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)),
             round(score, 6),
+            is_predicted,
         )
-        for class_id, (left, top, right, bottom), score in rows
+        for class_id, (left, top, right, bottom), score, is_predicted in rows
     ]
 
 

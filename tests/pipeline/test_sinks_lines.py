@@ -103,6 +103,11 @@ def test_coco_results_are_a_whole_list_after_each_frame(tmp_path: Path) -> None:
     assert coco_of(path)[2]["category_id"] == 2  # these are not COCO's classes: index + 1
 
 
+def test_coco_results_mark_what_was_not_found(tmp_path: Path) -> None:
+    write(CocoSink(str(tmp_path / "o.json")), *(result([CONFIRMED], seq=seq, predicted=seq == 1) for seq in range(3)))
+    assert [each.get("predicted") for each in coco_of(tmp_path / "o.json")] == [None, True, None]
+
+
 def test_the_categories_of_cocos_classes_are_its_public_ids(tmp_path: Path) -> None:
     assert len(CATEGORY_IDS) == len(COCO_CLASSES) == 80
     public = {

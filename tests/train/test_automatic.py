@@ -78,6 +78,11 @@ def test_what_is_held_back_is_drawn_by_the_seed_and_copies_stay_together(tmp_pat
     assert parts("c", seed + 1) != (train, val)
 
 
+def test_copies_of_one_image_are_all_learnt_from(tmp_path) -> None:
+    folder = folder_of(tmp_path, 90, copies=90)
+    assert split_off(folder / "train.json", folder / "images", tmp_path / "split", 0) is None
+
+
 def scenes_of(folder: Path, lengths: list[int]) -> Path:
     """Pictures of a camera that stands in one place after the other, and of what moves there; unpadded numbers, so that
     their natural order is not that of their letters."""
@@ -270,6 +275,7 @@ def test_one_command_trains_on_a_folder_and_leaves_a_recipe_that_does_it_again(t
     assert main([str(data), "--minutes", "20", *own]) == 0  # of which it takes one: 40 epochs, however fast they are
     told = capfd.readouterr().err
     assert "too few images to hold some back" in told and "epochs of 2 steps" in told, told
+    assert f"as given, whatever is said above: {', '.join(own[1::2])}" in told, told
     assert "./run_pipeline.py SOURCE --weights runs/cells/best.safetensors" in told, told
     out = tmp_path / "runs" / "cells"
     written = read_settings(Recipe, str(out / "recipe.yaml"))
