@@ -38,8 +38,10 @@ OPTIONS = tuple(option for option in cli.OPTIONS if option.flag not in LEFT_OUT)
 
 
 class Wish(NamedTuple):
-    """`apply` is the file for the best configuration, None where none is wanted; `config` the file of the settings."""
+    """`given` are the settings as they were given, `settings` with what the model itself says. `apply` is the file for
+    the best configuration, None where none is wanted; `config` the file of the settings."""
 
+    given: Settings
     settings: Settings
     config: str | None
     seconds: float
@@ -94,7 +96,7 @@ def parse(arguments: list[str]) -> Wish:
     apply = None if given.apply is None else Path(given.apply) if given.apply else folder / BEST
     if apply and apply.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--apply: got {shown(str(apply))}, allowed is a file that ends in .yaml")
-    return Wish(settings, given.config, seconds, max_age_ms, folder, apply, tuple(cores), given.verbose)
+    return Wish(settings, settings, given.config, seconds, max_age_ms, folder, apply, tuple(cores), given.verbose)
 
 
 def _within(flag: str, value: float, most: float) -> float:
@@ -149,7 +151,7 @@ def _do_all(session: Session, wish: Wish) -> None:
         session.measure_parts,
         session.measure_run,
         session.weigh_levers,
-        lambda: _apply(session, wish.apply),
+        lambda: _apply(session, wish),
         lambda: session.predict_cameras(wish.cores),
         session.prove_cameras,
     ]
@@ -160,8 +162,8 @@ def _do_all(session: Session, wish: Wish) -> None:
     session.profile.is_complete = True
 
 
-def _apply(session: Session, file: Path | None) -> None:
-    if file and not session.apply(file):
+def _apply(session: Session, wish: Wish) -> None:
+    if wish.apply and not session.apply(wish.apply, wish.given):
         _say("nothing is worth changing; no file is written")
 
 

@@ -194,14 +194,15 @@ class Session:
         facts = Facts(unpaced, self._measured, self._model)
         self._record.levers = levers.weigh(facts, self.apart.measure, self._part_seconds, which)
 
-    def apply(self, file: Path) -> bool:
-        """Write the best change to `file` and run with it; whether there is one that is worth it."""
+    def apply(self, file: Path, given: Settings) -> bool:
+        """Write the settings that were given with the best change to `file` and run with it; whether there is one that
+        is worth it."""
         row = levers.best(self._record.levers)
         if row is None:
             return False
         better = levers.changed(self._settings, row.values)
         try:
-            file.write_text(as_yaml(self.settings, row))
+            file.write_text(as_yaml(given, row))
         except OSError as error:
             raise OutputError(f"--apply: cannot write {shown_text(str(file))}: {error.strerror}") from None
         self.tell(f"proving {row.change}")
