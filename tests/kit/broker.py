@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.harness import wait_until
+from tests.kit.harness import free_port, wait_until
 
 MISSING = "install: apt-get install mosquitto, and pip install 'centerstream[mqtt]'"
 USER, PASSWORD = "gate", "s3cr3t-pa55"
@@ -30,12 +30,6 @@ def require_broker() -> str:
     if not found:
         pytest.skip(MISSING)
     return found or ""
-
-
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return int(place.getsockname()[1])
 
 
 class Broker:

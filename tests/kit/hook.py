@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kit.broker import free_port
+from tests.kit.harness import free_port
 
 
 class Hook:

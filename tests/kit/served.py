@@ -1,7 +1,6 @@
 """A run with its page at a free port, and whoever asks there."""
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from tests.kit.control import LIGHT, ControlledRun, running
-from tests.kit.harness import wait_until
+from tests.kit.harness import free_port, wait_until
 
 START_SECONDS = 120
 
@@ -22,11 +21,6 @@ class Answer(NamedTuple):
     @property
     def text(self) -> str:
         return self.body.decode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class Page:

@@ -18,7 +18,7 @@ import pytest
 from configs.uri import Uri
 from pipeline.sinks import Missed, announce
 from pipeline.sinks.rtsp import RtspSink
-from tests.kit.harness import wait_until
+from tests.kit.harness import free_port, wait_until
 from tests.kit.media import COLOURS_BGR, assert_shows, picture
 from tests.kit.reading import from_server
 from tests.kit.results import result
@@ -141,11 +141,6 @@ def test_by_tls_a_certificate_has_to_be_trusted(gst_relay, certificate, monkeypa
 
 
 # --- a server that is away -------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_a_server_that_comes_later_gets_what_comes_from_then_on(gst_relay) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import itertools
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +29,7 @@ from pipeline.sources import (
 )
 from pipeline.sources.watch import View
 from tests.kit import media
-from tests.kit.harness import wait_until
+from tests.kit.harness import free_port, wait_until
 from tests.kit.reading import frames_of, luma, never, read
 from tests.kit.servers import StartServer
 
@@ -101,11 +100,6 @@ def reading(uri: str, patiently: bool = False, **settings: object) -> Iterator[R
 def assert_time_goes_on(frames: list[CapturedFrame]) -> None:
     assert all(before.pts_seconds < after.pts_seconds for before, after in itertools.pairwise(frames))
     assert all(before.captured_ns <= after.captured_ns for before, after in itertools.pairwise(frames))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # ------------------------------------------------------------------------------------------------- lost, and back

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.kit.harness import HANG_SECONDS, finish, wait_until
+from tests.kit.harness import HANG_SECONDS, finish, free_port, wait_until
 from tests.kit.places import DATA, ROOT
-from tests.kit.served import free_port
 from tests.whole.test_startup import without_privileges
 
 TOKEN = "0123456789abcdef0123456789abcdef"

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests.kit.control import PATTERN
-from tests.kit.harness import wait_until
+from tests.kit.harness import free_port, wait_until
 from tests.kit.places import ROOT
-from tests.kit.served import Page, free_port, served
+from tests.kit.served import Page, served
 
 MONITORING = ROOT / "configs" / "monitoring"
 # More frames than can be computed: some are dropped.
