@@ -1,5 +1,6 @@
-// The newest picture of one source on a canvas of its own size, and what was found in it on another above: drawn together,
-// so that they always belong together. Decodes one picture at a time and skips to the newest. Knows no connection.
+// The newest picture of one source on a canvas of its own size, and what was found in it on another above: drawn
+// together, so that they always belong together. Decodes one picture at a time and skips to the newest. Knows no
+// connection.
 
 import { drawObjects, Trails } from "./boxes.js";
 import { element } from "./elements.js";
