@@ -5,7 +5,6 @@ import pytest
 
 import models
 from models.samples import sample_images
-from models.shadow import MOST_FRAMES
 from pipeline.flow.messages import ModelCard
 from pipeline.settings import InferSettings, PostprocessSettings
 from pipeline.stage import FRAMES, HEATMAPS
@@ -174,12 +173,15 @@ def test_a_shadow_of_fp32_is_told_to_be_none() -> None:
 
 
 class Doubtful:
-    """The shipped network in half precision, which `auto` has taken, and frames with people in them."""
+    """The shipped network in half precision, which `auto` has taken, and frames with people in them; a few are enough
+    to judge by, for half precision is slow on a CPU."""
 
-    SIDE = 256
+    SIDE, FRAMES, OBJECTS = 256, 24, 60
 
     def __init__(self, monkeypatch, precision: str = "auto") -> None:
         monkeypatch.setattr("models.engines.eager.Eager.precisions", classmethod(lambda cls, device: ("fp32", "fp16")))
+        monkeypatch.setattr("models.shadow.MOST_FRAMES", self.FRAMES)
+        monkeypatch.setattr("models.shadow.ENOUGH_OBJECTS", self.OBJECTS)
         monkeypatch.setattr("models.engines.choice.measure", lambda engines, images: self._speeds(engines))
         self.remembered: list[ModelCard] = []
         monkeypatch.setattr("models.ready.remember", lambda asked, weights, engine, card: self.remembered.append(card))
@@ -229,7 +231,7 @@ def test_the_first_frames_bear_out_lower_precision(monkeypatch) -> None:
     doubtful = Doubtful(monkeypatch)
     assert doubtful.card.precision == "fp16" and "finds the same" in doubtful.card.on_precision
     assert not doubtful.remembered
-    doubtful.see(MOST_FRAMES)
+    doubtful.see(doubtful.FRAMES)
     (told,) = doubtful.bench.models
     assert doubtful.remembered == [told] and told.precision == "fp16" and doubtful.stage._engine.precision == "fp16"
     assert (
@@ -241,11 +243,11 @@ def test_the_first_frames_bear_out_lower_precision(monkeypatch) -> None:
 def test_fp32_takes_the_place_of_what_finds_other_objects_in_the_first_frames(monkeypatch) -> None:
     doubtful = Doubtful(monkeypatch)
     doubtful.spoil()
-    seen = doubtful.see(MOST_FRAMES + 6)
+    seen = doubtful.see(doubtful.FRAMES + 6)
     (told,) = doubtful.bench.models
     assert doubtful.remembered == [told] and told.precision == "fp32" and doubtful.stage._engine.precision == "fp32"
     assert "it finds other objects" in told.on_precision and told.on_precision.endswith("so fp32 took its place")
-    again = MOST_FRAMES + 5 - (MOST_FRAMES + 5) % 6  # the first picture, once more
+    again = doubtful.FRAMES + 5 - (doubtful.FRAMES + 5) % 6  # the first picture, once more
     assert seen[0]["wh"].mean() > 1.5 * seen[again]["wh"].mean()
     doubtful.stage.close()
     assert len(doubtful.remembered) == 1
@@ -276,7 +278,7 @@ def test_who_asks_for_a_precision_gets_it(monkeypatch) -> None:
     doubtful = Doubtful(monkeypatch, "fp16")
     assert doubtful.remembered == [doubtful.card] and doubtful.card.precision == "fp16"
     doubtful.spoil()
-    doubtful.see(MOST_FRAMES)
+    doubtful.see(doubtful.FRAMES)
     assert doubtful.stage._engine.precision == "fp16" and not doubtful.bench.models
 
 
