@@ -119,7 +119,8 @@ def test_a_smaller_picture_looks_as_the_larger_one(width: int, height: int, to_w
     image_bgr = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     small = shrunk(image_bgr, to_width)
     mean = cv2.resize(image_bgr, small.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(small.astype(int) - mean).mean() < 4
+    # Of an odd number of lines the last is left out: what is below it moves by half a pixel.
+    assert np.abs(small.astype(int) - mean).mean() < 3 + 192 / min(small.shape[:2])
 
 
 @given(st.integers(64, 400), st.integers(2, 9), st.integers(0, 9))
