@@ -20,6 +20,8 @@ FRAME, SIGNAL = b"frame/", b"signal/"
 TILE, WIDE, FULL, DRAWN = b"tile/", b"wide/", b"full/", b"drawn/"
 PICTURES = (TILE, WIDE, FULL, DRAWN)
 TILE_WIDTH = 480
+# No JPEG is wider.
+MOST_WIDTH = 65_535
 HEAT = b"heat/"
 PACKETS = b"packets/"
 
@@ -38,12 +40,15 @@ def wide_topic(source_id: str, most_width: int) -> bytes:
 
 def picture_wanted(topic: bytes) -> PictureWanted | None:
     """None where the topic is no picture's."""
-    kind, _, rest = topic.decode(errors="replace").partition("/")
-    if kind == "wide":
-        width, _, source_id = rest.partition("/")
-        return PictureWanted(source_id, int(width), False) if width.isdecimal() and int(width) else None
-    widths = {"tile": TILE_WIDTH, "full": None, "drawn": None}
-    return PictureWanted(rest, widths[kind], kind == "drawn") if kind in widths else None
+    kind = next((kind for kind in PICTURES if topic.startswith(kind)), None)
+    if kind is None:
+        return None
+    source_id, width = topic.removeprefix(kind).decode(errors="replace"), TILE_WIDTH if kind == TILE else None
+    if kind == WIDE:
+        text, _, source_id = source_id.partition("/")
+        # Whoever can subscribe may ask for anything, and int() refuses what is too long.
+        width = int(text) if text.isdecimal() and len(text) <= len(str(MOST_WIDTH)) else 0
+    return None if width == 0 else PictureWanted(source_id, width, kind == DRAWN)
 
 
 def heat_topic(source_id: str, class_name: str) -> bytes:

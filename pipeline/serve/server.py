@@ -22,6 +22,7 @@ from pipeline.flow.topics import (
     FRAME,
     FULL,
     HEAT,
+    MOST_WIDTH,
     PACKETS,
     TILE,
     decode_head,
@@ -48,7 +49,7 @@ FIRST_PICTURE_SECONDS = 5.0
 BOUNDARY = "centerstream-0f7e9c1ab44d4be3a6a1"
 # Each width is made by itself: so viewers with all sorts of windows make no more than a few. That a picture has a few
 # pixels less than it fills is not seen.
-WIDTH_STEP, MOST_WIDTH = 160, 2560
+WIDTH_STEP, WIDEST = 160, 2560
 WIDE_ENOUGH = 0.95
 
 
@@ -56,7 +57,7 @@ class LookAt(msgspec.Struct, tag="look", forbid_unknown_fields=True):
     """A browser wants pictures of these sources and no others, small or for so many pixels across; of some of them the
     heat map of a class; of those in `packets` what the camera itself sends, if that can be shown, and the results."""
 
-    pictures: dict[str, Literal["tile"] | Annotated[int, msgspec.Meta(ge=1)]]
+    pictures: dict[str, Literal["tile"] | Annotated[int, msgspec.Meta(ge=1, le=MOST_WIDTH)]]
     heat: dict[str, str] = {}
     packets: list[str] = []
 
@@ -72,7 +73,7 @@ def _picture_topic(source_id: str, size: Literal["tile"] | int) -> bytes:
     if size == "tile":
         return TILE + source_id.encode()
     width = WIDTH_STEP * math.ceil(WIDE_ENOUGH * size / WIDTH_STEP)
-    return wide_topic(source_id, width) if width <= MOST_WIDTH else FULL + source_id.encode()
+    return wide_topic(source_id, width) if width <= WIDEST else FULL + source_id.encode()
 
 
 class Shown(msgspec.Struct, tag="shown", forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.flow.messages import WantPixels
+from pipeline.flow.topics import picture_wanted
 from pipeline.sinks import Target
 from pipeline.sinks.publish import open_sink, shrunk
 from tests.kit.harness import wait_until
@@ -90,6 +91,10 @@ def test_a_picture_is_at_most_so_wide_as_it_is_asked_for(looker: Looker) -> None
 
 
 NO_PICTURES = (b"frame/gate", b"wide/", b"wide/gate", b"wide//gate", b"wide/0/gate", b"wide/-9/gate", b"wide/\xff/gate")
+
+
+def test_a_width_of_thousands_of_digits_is_none() -> None:
+    assert picture_wanted(b"wide/" + b"9" * 5000 + b"/gate") is None
 
 
 @pytest.mark.parametrize("looker", [NO_PICTURES], indirect=True)

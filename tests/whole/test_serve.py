@@ -169,6 +169,8 @@ def test_who_speaks_otherwise_is_shown_the_door(page: Page) -> None:
         '{"type":"burn"}',
         '{"type":"look"}',
         '{"type":"look","pictures":{"gate":"huge"}}',
+        '{"type":"look","pictures":{"gate":0}}',
+        '{"type":"look","pictures":{"gate":1%s}}' % (400 * "0"),
         b"\0\1",
     ):
         assert asyncio.run(close_code(said)) == 1003, said
