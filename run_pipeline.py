@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import signal
 import sys
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -45,23 +46,27 @@ def main() -> int:
             return doctor.main(sys.argv[2:])
         command = cli.parse(sys.argv[1:])
         is_log = command.settings.run.log == "json"
-        from pipeline.command import preflight
+        from pipeline.run.nursery import Nursery
 
-        settings = preflight.check(command.settings, command.config)
-        if command.validate:
-            from pipeline.command.validate import validate
+        wants_processes = command.settings.run.placement == "processes" and not command.validate
+        with closing(Nursery()) if wants_processes else nullcontext() as nursery:  # it loads while we check
+            from pipeline.command import preflight
 
-            return validate(settings)
-        from pipeline.command.console import Console
-        from pipeline.command.log import Log
-        from pipeline.control.follow import Watched
-        from pipeline.run.supervisor import Supervisor
+            settings = preflight.check(command.settings, command.config)
+            if command.validate:
+                from pipeline.command.validate import validate
 
-        with Log(command.settings) if is_log else Console(command.verbose) as console:
-            check = partial(preflight.check_one, config=command.config)
-            read = partial(preflight.read_again, command.read)
-            watched = Watched(command.config, read) if command.watch and command.config else None
-            state = Supervisor(settings, console.update, check, watched, command.config).run()
+                return validate(settings)
+            from pipeline.command.console import Console
+            from pipeline.command.log import Log
+            from pipeline.control.follow import Watched
+            from pipeline.run.supervisor import Supervisor
+
+            with Log(command.settings) if is_log else Console(command.verbose) as console:
+                check = partial(preflight.check_one, config=command.config)
+                read = partial(preflight.read_again, command.read)
+                watched = Watched(command.config, read) if command.watch and command.config else None
+                state = Supervisor(settings, console.update, check, watched, command.config, nursery).run()
         for number in (signal.SIGINT, signal.SIGTERM):  # what is over may tell how it went
             signal.signal(number, signal.SIG_IGN)
         console.summarise(state)

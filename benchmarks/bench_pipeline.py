@@ -33,7 +33,7 @@ from pipeline.flow.results import FrameResult
 from pipeline.geometry import fit_input
 from pipeline.kernels.boxes import decode_heads
 from pipeline.overlay import Overlay
-from pipeline.run.launch import WORKER_ENVIRONMENT
+from pipeline.run.start import WORKER_ENVIRONMENT
 from pipeline.run.supervisor import Supervisor
 from pipeline.settings import DeliverSettings, InferSettings, QueueSettings, Settings, SourceSettings, usable_cores
 from pipeline.sinks.video import VideoSink

@@ -96,6 +96,10 @@ class Stage:
         self.kit = kit
         self.problem: CenterStreamError | None = None
 
+    @classmethod
+    def preload(cls) -> None:
+        """What can be done once for all processes that are forked from this one, and starts no thread."""
+
     def prepare(self) -> ModelCard | None:
         """Everything slow, before the first frame is taken: load, compile, open."""
 

@@ -17,7 +17,7 @@ import msgspec
 from configs.uri import Uri
 from pipeline.doctor.alone import REPORT
 from pipeline.doctor.finding import Finding, Question, problem
-from pipeline.run.launch import start_module
+from pipeline.run.start import start_module
 from pipeline.settings import Settings, usable_cores
 
 SOURCES_AT_A_TIME = 8

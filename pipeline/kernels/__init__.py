@@ -4,6 +4,7 @@ peaks   the best cells of a heat map
 boxes   heads to boxes in source pixels
 tracks  a frame of a tracker: where boxes will be, who overlaps whom, who belongs to whom, who stays
 tiles   how much a picture has changed
+nothing the smallest
 
 Every loop releases the GIL, and is compiled once and kept on disk. Numba renews what it kept when the file of the
 outermost function changes, and no other: so a compiled function calls only those of its own file.
@@ -34,6 +35,13 @@ def compiled(warm_up: Callable[[], None]) -> None:
         except Exception:
             if not tries_left or not forget(os.environ.get("NUMBA_CACHE_DIR", "")):
                 raise
+
+
+def preload() -> None:
+    """What Numba does once in a process."""
+    from pipeline.kernels.nothing import nothing
+
+    compiled(nothing)
 
 
 @contextmanager

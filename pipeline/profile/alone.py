@@ -13,7 +13,7 @@ from configs.uri import Uri
 from pipeline.errors import CenterStreamError, SourceError, StageError, UsageError, place_of
 from pipeline.profile.bench import measure
 from pipeline.profile.parts import Measured, Request
-from pipeline.run.launch import start_module
+from pipeline.run.start import start_module
 
 
 class Apart:

@@ -18,11 +18,16 @@ from pipeline.flow.frame import to_parts
 from pipeline.flow.messages import Lost, control_name
 from pipeline.run.house import House
 from pipeline.run.launch import Launched, ThreadWorker, WorkerProcess
+from pipeline.run.nursery import Nursery
 from pipeline.run.plan import Plan, WorkerPlan
 from pipeline.run.reclaim import reclaim
 from pipeline.run.worker import WorkerSpec
 from pipeline.settings import Settings, SourceSettings
 from pipeline.stage import CHAIN, FRAMES, SERVE
+
+# In this order: the network takes longest, and each begins with what was loaded for those before it. So the decoders,
+# of which there may be many, begin with little, and nobody waits for Numba who does without.
+STARTS = ("infer", "decode", "gather", "deliver", SERVE, "postprocess", "track")
 
 # At once, but not more often than this; then ever more slowly.
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
@@ -94,10 +99,11 @@ class Post:
 class Crew:
     """All posts. Their states are changed here and by the supervisor."""
 
-    def __init__(self, settings: Settings, plan: Plan, house: House, state: RunState, threads: bool) -> None:
+    def __init__(self, settings: Settings, plan: Plan, house: House, state: RunState, nursery: Nursery | None) -> None:
+        """Without a nursery each is a thread of this process."""
         self.settings = settings
         self.posts: dict[str, Post] = {}
-        self._plan, self._house, self._state, self._threads = plan, house, state, threads
+        self._plan, self._house, self._state, self._nursery = plan, house, state, nursery
 
     # -- who is there
 
@@ -121,7 +127,8 @@ class Crew:
 
     def launch_all(self) -> None:
         workers = sorted(self._plan.workers.values(), key=lambda worker: (*CHAIN, SERVE).index(worker.stage))
-        for post in [self.hire(worker) for worker in workers]:
+        posts = [self.hire(worker) for worker in workers]
+        for post in sorted(posts, key=lambda post: STARTS.index(post.plan.stage)):
             self.launch(post)
 
     def hire(self, worker: WorkerPlan) -> Post:
@@ -136,10 +143,14 @@ class Crew:
         for mate in posts:
             mate.state, mate.since = "starting", time.monotonic()
             self._state.statuses[mate.id] = "starting"
-        specs = [self._spec(mate) for mate in posts]
-        launched = ThreadWorker(specs[0], self._house.context) if self._threads else WorkerProcess(specs)
+        launched = self._launched([self._spec(mate) for mate in posts])
         for mate in posts:
             mate.launched = launched
+
+    def _launched(self, specs: list[WorkerSpec]) -> Launched:
+        if self._nursery is None:
+            return ThreadWorker(specs[0], self._house.context)
+        return WorkerProcess(specs, self._house.descriptors, self._nursery.fork)
 
     def sharing(self, post: Post) -> list[Post]:
         """Who shares its process, itself among them; the first speaks for the process."""
@@ -161,7 +172,7 @@ class Crew:
             ledger=self._house.ledger_spec,
             numbers={worker.id: worker.number for worker in self._plan.workers.values() if not worker.source_id},
             mates=self.settings.run.group_of(post.id),
-            owns_process=not self._threads and post is self.sharing(post)[0],
+            owns_process=self._nursery is not None and post is self.sharing(post)[0],
         )
 
     # -- speaking
@@ -204,6 +215,8 @@ class Crew:
 
     def end_all(self, patience_seconds: float) -> None:
         """Those that are over, or all once the run has started, may take so long."""
+        if self._nursery:
+            self._nursery.close()
         deadline = time.monotonic() + patience_seconds
         for post in self.posts.values():
             patience = deadline - time.monotonic() if post.state == "over" or self._state.started_at else 0.0

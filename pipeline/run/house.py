@@ -41,6 +41,11 @@ class House:
     ledger: Ledger
     _senders: dict[str, Sender] = field(default_factory=dict)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Of its memory, for each process that works in it."""
+        return [*(spec.fd for spec in self.pool_specs), self.ledger_spec.fd]
+
     def send(self, worker: str, parts: Parts) -> None:
         """To a worker's queue of frames, which takes it when it can."""
         if worker not in self._senders:

@@ -1,68 +1,40 @@
 """Starts a worker as a process or as a thread, and tells whether it lives. Knows nothing of what workers say."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import msgspec
 
 from configs.uri import Uri
 from pipeline.flow.transport import Context, Transport
+from pipeline.run import worker
+from pipeline.run.start import start_module
 from pipeline.run.worker import Worker, WorkerSpec
 
-# Each thread keeps up to 7 freed blocks of each size for itself: the outputs' 50 threads fill theirs for hours, which
-# looks like a leak of 3 MB an hour, and malloc_trim does not reach it.
-NO_THREAD_CACHE = "glibc.malloc.tcache_count=0"
+
+class Process(Protocol):
+    """Of `subprocess.Popen` what a worker's process needs."""
+
+    pid: int
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def kill(self) -> None: ...
 
 
-def _tunables() -> str:
-    """The user's own stay."""
-    given = os.environ.get("GLIBC_TUNABLES", "").split(":")
-    return ":".join([*(tunable for tunable in given if tunable not in ("", NO_THREAD_CACHE)), NO_THREAD_CACHE])
-
-
-WORKER_ENVIRONMENT = {
-    # Idle threads that spin would take the cores from the other stages.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc gives large buffers back to the kernel at each free, and every frame pays for the page faults again:
-    # 2,000 a frame in the network's step.
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "GLIBC_TUNABLES": _tunables(),
-}
-
-
-def start_module(
-    module: str,
-    *words: str,
-    stdout: int | None = None,
-    stderr: int | None = None,
-    pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
-    """A process of ours, in a worker's environment and a group of its own, that listens to its standard input."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", module, *words],
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        stderr=stderr,
-        pass_fds=pass_fds,
-        env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
-        process_group=0,
-    )
-
+# A process for the workers of these ids in which these descriptors are open, if there is a faster way to it.
+Fork = Callable[[Sequence[str], Sequence[int]], Process | None]
 
 # One that ended as it should has said so before, and what it said may still be on its way.
 LAST_WORDS_SECONDS = 1.0
+LOOK_SECONDS = 0.002
 
 
 class Launched(Protocol):
@@ -94,10 +66,12 @@ class WorkerProcess:
     """One worker, or several, in a process group of their own, which a terminal's Ctrl-C does not reach. They live no
     longer than we do: their standard input closes with us."""
 
-    def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+    def __init__(self, specs: Sequence[WorkerSpec], descriptors: Sequence[int], fork: Fork | None = None) -> None:
+        """`descriptors` are open in the process. What `fork` cannot give is started."""
         self._last_words = _LastWords()
-        descriptors = [*(pool.fd for pool in specs[0].pools), specs[0].ledger.fd]
-        self._process = start_module("pipeline.run.worker", *(spec.plan.id for spec in specs), pass_fds=descriptors)
+        ids = [spec.plan.id for spec in specs]
+        forked = fork(ids, descriptors) if fork else None
+        self._process: Process = forked or start_module(worker.__name__, *ids, pass_fds=descriptors)
         assert self._process.stdin is not None
         lines = b"".join(msgspec.json.encode(spec, enc_hook=Uri.reveal) + b"\n" for spec in specs)
         with suppress(BrokenPipeError):  # it died at once: `death` tells
@@ -118,10 +92,11 @@ class WorkerProcess:
         self._process.kill()
 
     def join(self, timeout_seconds: float) -> bool:
-        try:
-            self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            return False
+        deadline = time.monotonic() + timeout_seconds
+        while self._process.poll() is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_SECONDS)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # one that died at once has not read what is still to be written
             self._process.stdin.close()

@@ -38,6 +38,7 @@ from pipeline.flow.transport import POLL_SECONDS
 from pipeline.run.crew import KILL_SECONDS, Crew, Post
 from pipeline.run.heartbeat import Heartbeats
 from pipeline.run.house import house, signals
+from pipeline.run.nursery import Nursery
 from pipeline.run.plan import Plan
 from pipeline.run.roster import Roster
 from pipeline.run.worker import stranger_line
@@ -63,9 +64,10 @@ class Supervisor:
         check: Check = lambda settings, source_id: None,
         watched: Watched | None = None,
         config: str | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         """`check` looks at sources that are added while it runs; a `watched` file may bring some at any time; zones
-        and lines are saved to `config`."""
+        and lines are saved to `config`; a `nursery` that is there already is used, and closed."""
         self._settings = settings
         self._watcher = watcher
         self._threads = settings.run.placement == "threads"
@@ -77,6 +79,7 @@ class Supervisor:
         self._is_ending = False
         self._deadline = float("inf")
         self._check, self._watched, self._config = check, watched, config
+        self._nursery = nursery
 
     def run(self) -> RunState:
         """Raises UsageError when this machine cannot hold the run; all else is in the state's `problems`."""
@@ -98,7 +101,8 @@ class Supervisor:
 
     def _hire(self) -> None:
         self.state.book = self._house.ledger
-        self._crew = crew = Crew(self._settings, self._plan, self._house, self.state, self._threads)
+        nursery = None if self._threads else self._nursery or Nursery()
+        self._crew = crew = Crew(self._settings, self._plan, self._house, self.state, nursery)
         self._roster = Roster(
             self._settings, self._plan, self._house, crew, self.state, self._lose, self.stop, bool(self._watched)
         )

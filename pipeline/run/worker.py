@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
+from setproctitle import setproctitle, setthreadtitle
 
 from configs import startup
 from pipeline.errors import CenterStreamError, StageError, place_of, way_of
@@ -426,12 +427,26 @@ def _watch_over(workers: Sequence[Worker], run_folder: str) -> None:
     os._exit(StageError.exit_code)
 
 
-def main() -> None:
-    # A terminal's Ctrl-C and a service manager's SIGTERM go to every process; the supervisor decides how all stop.
+def ignore_signals() -> None:
+    """A terminal's Ctrl-C and a service manager's SIGTERM go to every process; the supervisor decides how all stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def be_called(ids: list[str]) -> None:
+    """As one that is started with these words."""
+    sys.argv[1:] = ids
+    setproctitle(" ".join([sys.executable, "-P", "-m", "pipeline.run.worker", *ids]))
+
+
+def main() -> int | None:
+    ignore_signals()
+    setthreadtitle(" ".join(sys.argv[1:]))  # what `top` shows, and the kernel's log when memory runs out
+    lines = [sys.stdin.buffer.readline() for _ in sys.argv[1:]]
+    if not all(lines):
+        return StageError.exit_code  # who started it is gone
     decode = msgspec.json.Decoder(WorkerSpec, dec_hook=lambda kind, text: kind(text)).decode
-    specs = [decode(sys.stdin.buffer.readline()) for _ in sys.argv[1:]]
+    specs = [decode(line) for line in lines]
     context = Context()
     transports = [Transport(context, spec.key) for spec in specs]
     workers = [Worker(spec, transport) for spec, transport in zip(specs, transports, strict=True)]
@@ -442,6 +457,7 @@ def main() -> None:
     context.term()
     if workers[0].orphaned:
         watch.join()
+    return None
 
 
 def _run_all(workers: Sequence[Worker], transports: Sequence[Transport]) -> None:

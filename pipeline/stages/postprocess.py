@@ -14,7 +14,7 @@ from pipeline.flow.frame import NOT_ITS_OWN, Frame
 from pipeline.flow.heat import HeatMap, put_heat
 from pipeline.flow.messages import EndOfStream, FrameHeader, Heat, Start, StreamStart
 from pipeline.geometry import InputGeometry, fit_input
-from pipeline.kernels import compiled
+from pipeline.kernels import compiled, preload
 from pipeline.kernels.boxes import decode_heads, place_candidates, warm_up
 from pipeline.settings import MOST_SOURCES
 from pipeline.stage import HEATMAPS, Kit, Stage
@@ -31,6 +31,10 @@ class Postprocess(Stage):
         self._settings = kit.settings.postprocess
         self._lowest_score = kit.settings.lowest_score()
         self._looked_at: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def preload(cls) -> None:
+        preload()
 
     def prepare(self) -> None:
         self.kit.tell("compiling the peak search")

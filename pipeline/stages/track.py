@@ -14,7 +14,7 @@ from pipeline.flow.detections import Detections
 from pipeline.flow.events import Moment
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import EndOfStream, FrameHeader, Start, StreamStart
-from pipeline.kernels import compiled
+from pipeline.kernels import compiled, preload
 from pipeline.shapes import Layout
 from pipeline.stage import Kit, Stage
 from pipeline.tracker import Tracker, kinds_of, warm_up
@@ -37,6 +37,10 @@ class Track(Stage):
         self._counters: dict[str, ZoneCounter] = {}
         self._class_names: tuple[str, ...] = ()
         self._kinds = kinds_of((), ())
+
+    @classmethod
+    def preload(cls) -> None:
+        preload()
 
     def prepare(self) -> None:
         self.kit.tell("compiling the tracker")

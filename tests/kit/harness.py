@@ -113,9 +113,14 @@ def worker_pids(parent_pid: int) -> dict[str, int]:
     """Worker → pid of those that the command started: "track", "infer:0", "decode:street"; several may share one."""
     pids = {}
     for pid in children(parent_pid):
-        _, _, workers = "\0".join(_cmdline(pid)).partition("pipeline.run.worker\0")
-        pids |= dict.fromkeys(filter(None, workers.split("\0")), pid)
+        _, _, ids = " ".join(_cmdline(pid)).partition("pipeline.run.worker ")
+        pids |= dict.fromkeys([ids] if ids.startswith("decode:") else ids.split(), pid)  # its name may have spaces
     return pids
+
+
+def nursery_pid(parent_pid: int) -> int:
+    """Of the process that forks them. Raises StopIteration when there is none."""
+    return next(pid for pid in children(parent_pid) if _cmdline(pid)[-1] == "pipeline.run.nursery")
 
 
 def stage_pids(parent_pid: int) -> dict[str, int]:
@@ -135,7 +140,7 @@ def children(parent_pid: int) -> list[int]:
 
 def _cmdline(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0").split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
 

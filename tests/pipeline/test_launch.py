@@ -9,7 +9,8 @@ import pytest
 from msgspec import Struct
 
 from pipeline.run import launch
-from pipeline.run.launch import NO_THREAD_CACHE, WORKER_ENVIRONMENT, WorkerProcess
+from pipeline.run.launch import WorkerProcess
+from pipeline.run.start import NO_THREAD_CACHE, WORKER_ENVIRONMENT
 
 # Forty threads that stay take and free seven blocks of every small size; what glibc then counts as in use.
 BUSY_THREADS = """
@@ -36,7 +37,7 @@ done.wait()
 print(libc.mallinfo2().in_use - before)
 over.set()
 """
-ENVIRONMENT = "from pipeline.run.launch import WORKER_ENVIRONMENT as it; print(it['GLIBC_TUNABLES'])"
+ENVIRONMENT = "from pipeline.run.start import WORKER_ENVIRONMENT as it; print(it['GLIBC_TUNABLES'])"
 
 
 def python(code: str, environment: dict[str, str]) -> str:
@@ -68,14 +69,8 @@ class Plan(Struct):
     id: str = "track"
 
 
-class Fd(Struct):
-    fd: int = 0
-
-
 class Spec(Struct):
     plan: Plan
-    ledger: Fd
-    pools: tuple[Fd, ...] = ()
 
 
 def ended(code: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
@@ -83,7 +78,7 @@ def ended(code: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
     dead = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     dead.wait()
     monkeypatch.setattr(launch, "start_module", lambda *words, **options: dead)
-    worker = WorkerProcess([Spec(Plan(), Fd())])  # type: ignore[list-item]
+    worker = WorkerProcess([Spec(Plan())], [])  # type: ignore[list-item]
     assert worker.join(60.0)
     return worker
 

@@ -17,7 +17,7 @@ from pipeline.flow.events import Event, LineCount, ZoneCount
 from pipeline.flow.fates import NEWER
 from pipeline.flow.messages import Outage, SignalChange
 from pipeline.flow.results import FrameResult
-from pipeline.run.launch import WORKER_ENVIRONMENT
+from pipeline.run.start import WORKER_ENVIRONMENT
 from pipeline.sinks import Sink
 from pipeline.sinks.jsonl import JsonLine, JsonLinesSink, JsonSignal
 from pipeline.sinks.mot import MotSink

@@ -104,6 +104,8 @@ ALLOWED = [
     ("pipeline.run.plan", STAGE),
     ("pipeline.run.reclaim", STAGE | {"pipeline.run.plan"}),
     ("pipeline.run.lanes", set()),
+    ("pipeline.run.start", set()),
+    ("pipeline.run.nursery", {"configs.startup", "pipeline.run.start", "pipeline.run.worker"}),
     ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
     ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control"}),
     ("pipeline.profile.model", {"pipeline.stage"}),
@@ -119,7 +121,7 @@ ALLOWED = [
     ),
     # what a run would meet: each check has a process of its own, so that one alone may import what computes
     ("pipeline.doctor.alone", {"configs.startup", "pipeline.doctor.finding", "pipeline.errors"}),
-    ("pipeline.doctor.examine", BASE | {"pipeline.doctor.alone", "pipeline.doctor.finding", "pipeline.run.launch"}),
+    ("pipeline.doctor.examine", BASE | {"pipeline.doctor.alone", "pipeline.doctor.finding", "pipeline.run.start"}),
     ("pipeline.doctor.network", BASE | {"configs.folders", "pipeline.doctor.finding", "models", "torch"}),
     ("pipeline.doctor.packages", {"pipeline.doctor.finding", "cv2"}),
     ("pipeline.doctor.video", BASE | {"pipeline.doctor.finding", "pipeline.sinks", "av", "cv2"}),
