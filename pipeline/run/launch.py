@@ -11,9 +11,8 @@ import msgspec
 
 from configs.uri import Uri
 from pipeline.flow.transport import Context, Transport
-from pipeline.run import worker
 from pipeline.run.start import start_module
-from pipeline.run.worker import Worker, WorkerSpec
+from pipeline.run.worker import MODULE, Worker, WorkerSpec
 
 
 class Process(Protocol):
@@ -71,7 +70,7 @@ class WorkerProcess:
         self._last_words = _LastWords()
         ids = [spec.plan.id for spec in specs]
         forked = fork(ids, descriptors) if fork else None
-        self._process: Process = forked or start_module(worker.__name__, *ids, pass_fds=descriptors)
+        self._process: Process = forked or start_module(MODULE, *ids, pass_fds=descriptors)
         assert self._process.stdin is not None
         lines = b"".join(msgspec.json.encode(spec, enc_hook=Uri.reveal) + b"\n" for spec in specs)
         with suppress(BrokenPipeError):  # it died at once: `death` tells

@@ -54,8 +54,8 @@ class Nursery:
         or ever."""
         theirs, ours = os.pipe()
         order, stages = Order([*ids], [0, *descriptors]), {_stage_of(worker_id) for worker_id in ids}
-        self._socket.settimeout(FORK_SECONDS if stages <= self._loaded else LOAD_SECONDS)
         try:
+            self._socket.settimeout(FORK_SECONDS if stages <= self._loaded else LOAD_SECONDS)
             with _adopting():
                 socket.send_fds(self._socket, [msgspec.json.encode(order)], [theirs, *descriptors])
                 pid = int(self._socket.recv(MOST_BYTES) or -1)
@@ -126,9 +126,11 @@ def _adopt(on: bool) -> None:
 
 def main() -> int | None:
     """Ends when the run's end does; in a child, when that has ended."""
-    from pipeline.run import worker  # here alone: whoever asks for children need not load what they are made of
+    # Here alone: whoever asks for children need not load what they are made of.
+    from pipeline.run.worker import be_called, ignore_signals
+    from pipeline.run.worker import main as work
 
-    worker.ignore_signals()
+    ignore_signals()
     gc.disable()
     orders = socket.socket(fileno=sys.stdin.fileno())
     while True:
@@ -144,8 +146,8 @@ def main() -> int | None:
             _renumber(descriptors, order.numbers)
             gc.enable()
             os.setpgid(0, 0)
-            worker.be_called(order.ids)
-            return worker.main()
+            be_called(order.ids)
+            return work()
         for descriptor in descriptors:
             os.close(descriptor)
         orders.send(b"%d" % child)
@@ -153,11 +155,11 @@ def main() -> int | None:
 
 def _load(stage: str) -> None:
     """What fails here fails in the worker, which can tell of it."""
-    from pipeline.run import worker
+    from pipeline.run.worker import stage_class
 
     with suppress(Exception):
         if stage != "infer":
-            worker.stage_class(stage).preload()
+            stage_class(stage).preload()
 
 
 def _fork() -> int:

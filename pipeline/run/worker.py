@@ -33,6 +33,8 @@ from pipeline.run.plan import WorkerPlan
 from pipeline.settings import Settings
 from pipeline.stage import CHAIN, FRAMES, NEXT, PAST_NETWORK, Kit, QueueStage, RoundStage, SourceStage, Stage
 
+# Of this file, also where it is the main one.
+MODULE = "pipeline.run.worker"
 REPORT_SECONDS = 1.0
 # So often a stage is asked whether there is something to do beside frames.
 LOOK_SECONDS = 0.2
@@ -436,7 +438,7 @@ def ignore_signals() -> None:
 def be_called(ids: list[str]) -> None:
     """As one that is started with these words."""
     sys.argv[1:] = ids
-    setproctitle(" ".join([sys.executable, "-P", "-m", "pipeline.run.worker", *ids]))
+    setproctitle(" ".join([sys.executable, "-P", "-m", MODULE, *ids]))
 
 
 def main() -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.account import account, accounts, assert_books_agree
-from tests.kit.harness import QUICK, Leftovers, finish, json_lines, start, wait_until, worker_pids
+from tests.kit.harness import QUICK, Leftovers, finish, json_lines, nursery_pid, start, wait_until, worker_pids
 from tests.kit.media import count_pictures
 
 SOURCES = ("gate", "hall", "clip")
@@ -102,6 +102,22 @@ def test_each_worker_is_killed_and_the_run_goes_on(tmp_path) -> None:
         assert told(errors, worker, "was killed by SIGKILL"), errors
     assert {path.name for path in tmp_path.glob("gate*")} == {"gate.mkv", "gate.1.mkv"}
     assert json_lines(tmp_path / "o.jsonl")[0]["seq"] == 0  # one file from the first line on
+
+
+def test_workers_are_forked_from_what_has_loaded_what_they_need_and_started_by_themselves_without_it(tmp_path) -> None:
+    run = Run(tmp_path)
+    assert {worker for worker in WORKERS if not is_forked(run.pids[worker])} == set()
+    run.lose("track")
+    assert is_forked(run.pids["track"])
+    os.kill(nursery_pid(run.process.pid), signal.SIGKILL)
+    run.lose("track", "deliver")
+    assert not is_forked(run.pids["track"]) and not is_forked(run.pids["deliver"])
+    assert told(run.stop(), "track", "was killed by SIGKILL")
+
+
+def is_forked(pid: int) -> bool:
+    """It got its name in one piece; what is started has its words one by one."""
+    return "\0-m\0" not in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.thorough)], ids=str)

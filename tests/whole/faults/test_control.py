@@ -130,7 +130,7 @@ def go(count: int) -> Outcome:
 def settle(run: ControlledRun) -> None:
     """Connections of those that ended are closed a moment later."""
     run.wait_until_frames("door", 4)
-    wait_until(lambda: len(children(run.process.pid)) == 6, what="the workers that stay")
+    wait_until(lambda: len(worker_pids(run.process.pid)) == 6, what="the workers that stay")
 
 
 def told(outcome: Outcome) -> str:
