@@ -3,8 +3,8 @@ imports in one process after the other; so each is there within milliseconds, at
 
 `Nursery` is the run's end of it. `python -m pipeline.run.nursery` is the other: on its standard input, a socket, come
 the ids of workers that are to share a process, with the descriptors that are to be open there, and its pid goes back.
-Knows no worker but by its id. What only inference loads it does not load: that brings threads, and a process with
-threads cannot be forked safely.
+Knows no worker but by its id. What a stage loads only when it gets ready, as torch, is not loaded here: that may bring
+threads, and a process with threads cannot be forked safely.
 """
 
 import ctypes
@@ -158,8 +158,7 @@ def _load(stage: str) -> None:
     from pipeline.run.worker import stage_class
 
     with suppress(Exception):
-        if stage != "infer":
-            stage_class(stage).preload()
+        stage_class(stage).preload()
 
 
 def _fork() -> int:

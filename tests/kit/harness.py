@@ -118,9 +118,9 @@ def worker_pids(parent_pid: int) -> dict[str, int]:
     return pids
 
 
-def nursery_pid(parent_pid: int) -> int:
-    """Of the process that forks them. Raises StopIteration when there is none."""
-    return next(pid for pid in children(parent_pid) if _cmdline(pid)[-1] == "pipeline.run.nursery")
+def nursery_pids(parent_pid: int) -> dict[str, int]:
+    """The process that forks them, if there is one: "nursery" → pid."""
+    return {"nursery": pid for pid in children(parent_pid) if _cmdline(pid)[-1:] == ["pipeline.run.nursery"]}
 
 
 def stage_pids(parent_pid: int) -> dict[str, int]:

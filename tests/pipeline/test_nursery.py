@@ -46,8 +46,8 @@ def end(child: Forked) -> int | None:
 
 def test_a_worker_is_our_child_with_a_name_and_a_group_of_its_own(nursery: Nursery) -> None:
     child = forked(nursery, "decode:the door")
-    assert worker_pids(os.getpid())["decode:the door"] == child.pid
-    assert Path(f"/proc/{child.pid}/comm").read_text() == "decode:the door\n"
+    wait_until(lambda: worker_pids(os.getpid()).get("decode:the door") == child.pid, what="its name")
+    wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "decode:the door\n", what="its short one")
     assert os.getpgid(child.pid) == child.pid != os.getpgrp()
     assert child.poll() is None and not adopts()  # others' orphans are none of ours
     assert end(child) == StageError.exit_code
@@ -63,8 +63,8 @@ def test_how_it_ended_is_known(nursery: Nursery) -> None:
 
 def test_several_that_share_a_process_are_all_named(nursery: Nursery) -> None:
     child = forked(nursery, "postprocess", "track")
-    pids = worker_pids(os.getpid())
-    assert pids["postprocess"] == pids["track"] == child.pid
+    shared = {"postprocess": child.pid, "track": child.pid}
+    wait_until(lambda: worker_pids(os.getpid()).items() >= shared.items(), what="their names")
     end(child)
 
 
@@ -119,6 +119,7 @@ def test_a_process_with_threads_is_not_forked() -> None:
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_one_that_is_lost_gives_no_more_and_keeps_nobody_waiting(blow: signal.Signals, monkeypatch) -> None:
     monkeypatch.setattr(other_end, "FORK_SECONDS", 0.5)
+    monkeypatch.setattr(other_end, "LOAD_SECONDS", 1000.0)  # that is for what is not loaded yet
     with closing(Nursery()) as nursery:
         child = forked(nursery, "gather")
         os.kill(nursery._process.pid, blow)
@@ -142,7 +143,7 @@ def test_a_stage_that_cannot_be_loaded_is_its_workers_trouble() -> None:
 
 
 def test_nothing_that_starts_threads_is_loaded_for_others(nursery: Nursery) -> None:
-    """Each stage but the network's: else each worker would be started by itself, and nobody would notice."""
+    """Else each worker would be started by itself, and nobody would notice."""
     for stage in ("decode:x", "gather", "deliver", "serve", "postprocess", "track", "infer:0"):
         end(forked(nursery, stage))
     loaded = Path(f"/proc/{nursery._process.pid}/maps").read_text()

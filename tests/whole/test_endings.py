@@ -26,6 +26,7 @@ from tests.kit.harness import (
     finish,
     is_running,
     json_lines,
+    nursery_pids,
     run_here,
     stage_pids,
     start,
@@ -85,7 +86,10 @@ def worker_of(stage: str) -> str:
 def test_a_stage_that_is_killed_before_the_start_ends_the_run_cleanly(stage: str, tmp_path) -> None:
     leftovers = Leftovers()
     process = start(PLACE, "--name", "place", *QUICK, "--jsonl", tmp_path / "o.jsonl")
-    wait_until(lambda: set(stage_pids(process.pid)) == set(STAGES), what="workers")
+    wait_until(lambda: "infer" in stage_pids(process.pid), what="a worker")
+    if stage != "infer":  # which all wait for
+        os.kill(stage_pids(process.pid)["infer"], signal.SIGSTOP)
+        wait_until(lambda: set(stage_pids(process.pid)) == set(STAGES), what="workers")
     pids = stage_pids(process.pid)
     os.kill(pids[stage], signal.SIGKILL)
     code, errors = finish(process)
@@ -99,6 +103,7 @@ def test_a_stage_that_is_killed_before_the_start_ends_the_run_cleanly(stage: str
 def test_a_killed_supervisor_takes_its_workers_along(tmp_path) -> None:
     leftovers = Leftovers()
     process, pids = start_endless(tmp_path)
+    pids |= nursery_pids(process.pid)
     process.kill()
     process.communicate()
     leftovers.assert_none(pids, seconds=15)
@@ -320,12 +325,13 @@ def test_ctrl_c_at_any_moment(moment: float, life_seconds, tmp_path) -> None:
     leftovers = Leftovers()
     process = begin_two(tmp_path)
     time.sleep(moment * life_seconds)
-    pids = worker_pids(process.pid)
+    pids, nursery = worker_pids(process.pid), nursery_pids(process.pid)
     process.send_signal(signal.SIGINT)
     code, errors = finish(process)
     assert code in (0, 130, -signal.SIGINT), errors  # -SIGINT: Python itself had not started yet
     assert "Traceback" not in errors and "error:" not in errors, errors
     leftovers.assert_none(pids)
+    leftovers.assert_none(nursery, seconds=10)  # it may be at its imports
     told = accounts(errors)
     for source in told:
         seqs = [line["seq"] for line in frames_of(tmp_path / "o.jsonl", source)]

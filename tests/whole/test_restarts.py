@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.account import account, accounts, assert_books_agree
-from tests.kit.harness import QUICK, Leftovers, finish, json_lines, nursery_pid, start, wait_until, worker_pids
+from tests.kit.harness import QUICK, Leftovers, finish, json_lines, nursery_pids, start, wait_until, worker_pids
 from tests.kit.media import count_pictures
 
 SOURCES = ("gate", "hall", "clip")
@@ -109,7 +109,7 @@ def test_workers_are_forked_from_what_has_loaded_what_they_need_and_started_by_t
     assert {worker for worker in WORKERS if not is_forked(run.pids[worker])} == set()
     run.lose("track")
     assert is_forked(run.pids["track"])
-    os.kill(nursery_pid(run.process.pid), signal.SIGKILL)
+    os.kill(nursery_pids(run.process.pid)["nursery"], signal.SIGKILL)
     run.lose("track", "deliver")
     assert not is_forked(run.pids["track"]) and not is_forked(run.pids["deliver"])
     assert told(run.stop(), "track", "was killed by SIGKILL")

@@ -18,7 +18,7 @@ from pipeline.control import words as control
 from pipeline.control.words import Add, List, Remove, Sources
 from pipeline.settings import SourceSettings
 from tests.kit.control import PATTERN, ControlledRun, running
-from tests.kit.harness import nursery_pid, wait_until, worker_pids
+from tests.kit.harness import nursery_pids, wait_until, worker_pids
 from tests.kit.places import CLIP
 
 SOURCES = int(os.environ.get("CENTERSTREAM_ADDS", "150"))
@@ -47,7 +47,7 @@ def holdings(pid: int) -> Holdings:
 
 def lasting(run: ControlledRun) -> dict[str, Holdings]:
     """Of the supervisor, the nursery, and all workers that stay."""
-    pids = {"supervisor": run.process.pid, "nursery": nursery_pid(run.process.pid)} | worker_pids(run.process.pid)
+    pids = {"supervisor": run.process.pid} | nursery_pids(run.process.pid) | worker_pids(run.process.pid)
     stay = {name for name in pids if name == "decode:door" or not name.startswith("decode:")}
     return {name: holdings(pids[name]) for name in sorted(stay)}
 
