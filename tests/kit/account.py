@@ -63,3 +63,8 @@ def assert_books_agree(path: Path, errors: str, sources: tuple[str, ...]) -> dic
 def gaps(source: str, seqs: list[int], captured: int) -> str:
     twice = [seq for seq, count in Counter(seqs).items() if count > 1]
     return f"{source}: {captured} captured, missing {sorted(set(range(captured)) - set(seqs))}, twice {twice}"
+
+
+def missed(errors: str, source: str) -> int:
+    """Pictures that its videos, {source}.mkv and those after, went without, for this machine was too slow for them."""
+    return sum(map(int, re.findall(rf"/{source}\S*\.mkv: .*, (\d+) missed because", errors)))

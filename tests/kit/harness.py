@@ -120,7 +120,8 @@ def worker_pids(parent_pid: int) -> dict[str, int]:
 
 def nursery_pids(parent_pid: int) -> dict[str, int]:
     """The process that forks them, if there is one: "nursery" → pid."""
-    return {"nursery": pid for pid in children(parent_pid) if _cmdline(pid)[-1:] == ["pipeline.run.nursery"]}
+    pids = [pid for pid in children(parent_pid) if _cmdline(pid)[-1:] == ["pipeline.run.nursery"]]
+    return dict(zip(["nursery"], pids, strict=False))
 
 
 def stage_pids(parent_pid: int) -> dict[str, int]:

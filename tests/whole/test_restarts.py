@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.account import account, accounts, assert_books_agree
+from tests.kit.account import account, accounts, assert_books_agree, missed
 from tests.kit.harness import QUICK, Leftovers, finish, json_lines, nursery_pids, start, wait_until, worker_pids
 from tests.kit.media import count_pictures
 
@@ -77,8 +77,7 @@ class Run:
         assert code == (4 if lost["clip"] else 130), errors
         assert errors.count("error:") == (1 if lost["clip"] else 0), errors
         for name in SOURCES:
-            missed = sum(map(int, re.findall(rf"/{name}\S*\.mkv: .*, (\d+) missed because", errors)))
-            self._assert_videos_play(name, accounts(errors)[name].delivered - missed)
+            self._assert_videos_play(name, accounts(errors)[name].delivered - missed(errors, name))
         return errors
 
     def _assert_videos_play(self, name: str, delivered: int) -> None:
