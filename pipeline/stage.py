@@ -30,6 +30,8 @@ from pipeline.settings import Settings
 CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 # The worker with the live page: no frame comes to it.
 SERVE = "serve"
+# Those that begin with Numba, which takes longer to load than all else.
+COMPILED = ("postprocess", "track")
 # What deliver publishes for it, among the run's queues, and where decoders come to with a camera's own packets.
 PUBLISHED, CODED = "published", "coded"
 # Who gets what a stage sends on. What is said of a source goes past inference; a frame that needs no network has

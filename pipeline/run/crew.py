@@ -23,11 +23,10 @@ from pipeline.run.plan import Plan, WorkerPlan
 from pipeline.run.reclaim import reclaim
 from pipeline.run.worker import WorkerSpec
 from pipeline.settings import Settings, SourceSettings
-from pipeline.stage import CHAIN, FRAMES, SERVE
+from pipeline.stage import CHAIN, COMPILED, FRAMES, SERVE
 
-# In this order: the network takes longest, and each begins with what was loaded for those before it. So the decoders,
-# of which there may be many, begin with little, and nobody waits for Numba who does without.
-STARTS = ("infer", "decode", "gather", "deliver", SERVE, "postprocess", "track")
+# In this order: the network takes longest, and nobody waits for Numba who does without.
+STARTS = ("infer", "decode", "gather", "deliver", SERVE, *COMPILED)
 
 # At once, but not more often than this; then ever more slowly.
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0

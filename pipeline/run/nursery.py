@@ -24,8 +24,8 @@ import msgspec
 from configs import startup
 from pipeline.run.start import start_module
 
-# What takes longer is started without it: to load a stage from a slow disk, and to fork one that is loaded.
-LOAD_SECONDS, FORK_SECONDS = 30.0, 3.0
+# What takes longer, as to load from a slow disk, is started without it.
+PATIENCE_SECONDS = 10.0
 MOST_BYTES, MOST_DESCRIPTORS = 1 << 16, 64
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -41,11 +41,11 @@ _decode_order = msgspec.json.Decoder(Order).decode
 
 
 class Nursery:
-    """It loads what every stage needs from the start on, and what a stage needs when one is asked for."""
+    """What every stage needs it loads from the start on."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._loaded: set[str] = set()
+        self._socket.settimeout(PATIENCE_SECONDS)
         with theirs:
             self._process = start_module("pipeline.run.nursery", stdin=theirs.fileno())
 
@@ -53,9 +53,8 @@ class Nursery:
         """A process for these workers, which is a child of this one and has these open; None where that cannot be, now
         or ever."""
         theirs, ours = os.pipe()
-        order, stages = Order([*ids], [0, *descriptors]), {_stage_of(worker_id) for worker_id in ids}
+        order = Order([*ids], [0, *descriptors])
         try:
-            self._socket.settimeout(FORK_SECONDS if stages <= self._loaded else LOAD_SECONDS)
             with _adopting():
                 socket.send_fds(self._socket, [msgspec.json.encode(order)], [theirs, *descriptors])
                 pid = int(self._socket.recv(MOST_BYTES) or -1)
@@ -67,7 +66,6 @@ class Nursery:
         if pid < 0:
             os.close(ours)
             return None
-        self._loaded |= stages
         return Forked(pid, os.fdopen(ours, "wb"))
 
     def close(self) -> None:
@@ -75,10 +73,6 @@ class Nursery:
         self._socket.close()
         self._process.kill()
         self._process.wait()
-
-
-def _stage_of(worker_id: str) -> str:
-    return worker_id.partition(":")[0]
 
 
 class Forked:
@@ -125,21 +119,29 @@ def _adopt(on: bool) -> None:
 
 
 def main() -> int | None:
-    """Ends when the run's end does; in a child, when that has ended."""
+    """Ends when the run's end does; in a child, when that has ended.
+
+    The first worker of a stage loads for itself what only that needs, beside all else that is to be loaded; for those
+    after it, it is loaded here.
+    """
     # Here alone: whoever asks for children need not load what they are made of.
     from pipeline.run.worker import be_called, ignore_signals
     from pipeline.run.worker import main as work
+    from pipeline.stage import COMPILED
 
     ignore_signals()
     gc.disable()
     orders = socket.socket(fileno=sys.stdin.fileno())
+    to_load = set(COMPILED)
     while True:
         text, descriptors, _, _ = socket.recv_fds(orders, MOST_BYTES, MOST_DESCRIPTORS)
         if not text:
             return 0
         order = _decode_order(text)
-        for worker_id in order.ids:
-            _load(_stage_of(worker_id))
+        for stage in (worker_id.partition(":")[0] for worker_id in order.ids):
+            if stage in to_load:
+                _load(stage)
+            to_load.add(stage)
         child = _fork()
         if child == 0:
             orders.detach()

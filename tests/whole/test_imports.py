@@ -105,7 +105,7 @@ ALLOWED = [
     ("pipeline.run.reclaim", STAGE | {"pipeline.run.plan"}),
     ("pipeline.run.lanes", set()),
     ("pipeline.run.start", set()),
-    ("pipeline.run.nursery", {"configs.startup", "pipeline.run.start", "pipeline.run.worker"}),
+    ("pipeline.run.nursery", {"configs.startup", "pipeline.run.start", "pipeline.run.worker", "pipeline.stage"}),
     ("pipeline.run.worker", STAGE | {"pipeline.run.lanes", "pipeline.run.plan", "configs.startup"}),
     ("pipeline.run", STAGE | {"pipeline.run", "pipeline.control"}),
     ("pipeline.profile.model", {"pipeline.stage"}),
