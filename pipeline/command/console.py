@@ -306,7 +306,7 @@ def _memory_lines(state: RunState) -> list[str]:
     told = [f"{worker} {peak >> 20}" for worker, peak in peaks.items() if not worker.startswith("decode:")]
     if decoders:
         told.insert(0, f"decode {max(decoders) >> 20}" + f" (the largest of {len(decoders)})" * (len(decoders) > 1))
-    return [f"peak memory in MiB, with the shared memory they touched: {', '.join(told)}"]
+    return [f"peak memory in MiB, each with what it shares with others: {', '.join(told)}"]
 
 
 def _written(state: RunState) -> Iterator[str]:

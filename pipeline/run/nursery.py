@@ -133,11 +133,8 @@ def main() -> int | None:
     gc.disable()
     orders = socket.socket(fileno=sys.stdin.fileno())
     to_load = set(COMPILED)
-    while True:
-        text, descriptors, _, _ = socket.recv_fds(orders, MOST_BYTES, MOST_DESCRIPTORS)
-        if not text:
-            return 0
-        order = _decode_order(text)
+    while received := _received(orders):
+        order, descriptors = received
         for stage in (worker_id.partition(":")[0] for worker_id in order.ids):
             if stage in to_load:
                 _load(stage)
@@ -152,7 +149,18 @@ def main() -> int | None:
             return work()
         for descriptor in descriptors:
             os.close(descriptor)
-        orders.send(b"%d" % child)
+        with suppress(ConnectionError):  # the run has gone, which the child sees as well
+            orders.send(b"%d" % child)
+    return None
+
+
+def _received(orders: socket.socket) -> tuple[Order, list[int]] | None:
+    """The next, with its descriptors; None when the run has gone."""
+    try:
+        text, descriptors, _, _ = socket.recv_fds(orders, MOST_BYTES, MOST_DESCRIPTORS)
+    except ConnectionError:  # without having heard our last answer
+        return None
+    return (_decode_order(text), descriptors) if text else None
 
 
 def _load(stage: str) -> None:

@@ -127,11 +127,27 @@ def test_one_that_is_lost_gives_no_more_and_keeps_nobody_waiting(blow: signal.Si
         assert child.poll() is None and end(child) == StageError.exit_code  # who lives, lives on
 
 
-def test_it_goes_when_whoever_started_it_has_gone() -> None:
-    code = "from pipeline.run.nursery import Nursery; import os; it = Nursery(); it.fork(['gather'], [])\n"
-    code += "print(it._process.pid, flush=True); os._exit(0)"
-    pid = int(run_code(code, capture_output=True, text=True, check=True).stdout)
-    wait_until(lambda: not is_running(pid), what="its end")
+AND_GO = """
+import os, socket, sys
+from pipeline.run.nursery import Nursery, Order
+import msgspec
+nursery = Nursery()
+if "without waiting" in sys.argv:
+    reader, _ = os.pipe()
+    for _ in range(3):
+        socket.send_fds(nursery._socket, [msgspec.json.encode(Order(["gather"], [0]))], [reader])
+if "in between" in sys.argv:
+    nursery.fork(["gather"], [])
+print(nursery._process.pid, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("when", ["at once", "without waiting", "in between"])
+def test_it_goes_without_a_word_when_whoever_started_it_has_gone(when: str) -> None:
+    done = run_code(AND_GO, when, capture_output=True, text=True, check=True)
+    wait_until(lambda: not is_running(int(done.stdout)), what="its end")
+    assert done.stderr == ""
 
 
 def test_a_stage_that_cannot_be_loaded_is_its_workers_trouble() -> None:
