@@ -32,8 +32,8 @@ CHAIN = ("decode", "gather", "infer", "postprocess", "track", "deliver")
 SERVE = "serve"
 # Those that begin with Numba, which takes longer to load than all else.
 COMPILED = ("postprocess", "track")
-# What deliver publishes for it, among the run's queues, and where decoders come to with a camera's own packets.
-PUBLISHED, CODED = "published", "coded"
+# What deliver publishes for it, among the run's queues, and where decoders come to with what they show to it.
+PUBLISHED, SHOWN = "published", "shown"
 # Who gets what a stage sends on. What is said of a source goes past inference; a frame that needs no network has
 # nothing to be searched for peaks, either.
 NEXT = {"decode": "gather", "gather": "postprocess", "infer": "postprocess", "postprocess": "track", "track": "deliver"}

@@ -1,17 +1,19 @@
 """What is published, by the first part of each message. Knows nothing of who publishes it, or why.
 
-`signal/SOURCE` has one more part: a line as `docs/json-lines.md` has it; `frame/SOURCE` has two: the frame's line, and
-when it was captured (nanoseconds of the host's monotonic clock, as text). `tile/SOURCE`, `wide/WIDTH/SOURCE`,
-`full/SOURCE` and `drawn/SOURCE` have its picture after those, as a JPEG: small, at most so many pixels wide, in full
-size, in full size with the overlay.
+By deliver: `signal/SOURCE` has one more part: a line as `docs/json-lines.md` has it; `frame/SOURCE` has two: the
+frame's line, and when it was captured (nanoseconds of the host's monotonic clock, as text). `tile/SOURCE`,
+`wide/WIDTH/SOURCE`, `full/SOURCE` and `drawn/SOURCE` have its picture after those, as a JPEG: small, at most so many
+pixels wide, in full size, in full size with the overlay.
 
 `heat/SOURCE/CLASS` has three: a line that says where its plane lies, when the frame was captured, and the plane: what
 the network says of that class, a byte a cell, row by row.
 
-`packets/SOURCE` goes from a source's decoder to the page's process alone, and has two: a `PacketHead`, and the camera's
-own H.264 as Annex B. It is captured at the same moment as the frame that is decoded of it.
+By a source's decoder, to the page's process alone: `packets/SOURCE` has two, a `PacketHead`, and the camera's own H.264
+as Annex B. It is captured at the same moment as the frame that is decoded of it. Pictures without the overlay have the
+same topics as by deliver and no line, for there is none yet: when the frame was captured, and the JPEG.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -20,8 +22,8 @@ FRAME, SIGNAL = b"frame/", b"signal/"
 TILE, WIDE, FULL, DRAWN = b"tile/", b"wide/", b"full/", b"drawn/"
 PICTURES = (TILE, WIDE, FULL, DRAWN)
 TILE_WIDTH = 480
-# No JPEG is wider.
-MOST_WIDTH = 65_535
+# Wider is no JPEG, and higher neither.
+MOST_WIDTH = 65_500
 HEAT = b"heat/"
 PACKETS = b"packets/"
 
@@ -49,6 +51,31 @@ def picture_wanted(topic: bytes) -> PictureWanted | None:
         # Whoever can subscribe may ask for anything, and int() refuses what is too long.
         width = int(text) if text.isdecimal() and len(text) <= len(str(MOST_WIDTH)) else 0
     return None if width == 0 else PictureWanted(source_id, width, kind == DRAWN)
+
+
+class Wish(NamedTuple):
+    """A topic that somebody has subscribed to, and the picture that it asks for."""
+
+    topic: bytes
+    picture: PictureWanted
+
+
+def wishes_of(topics: Iterable[bytes]) -> list[Wish]:
+    """What is not a picture's is left out."""
+    return [Wish(topic, picture) for topic in sorted(topics) if (picture := picture_wanted(topic))]
+
+
+def granted(
+    wishes: Iterable[Wish], full_width: int, make: Callable[[int, bool], bytes]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Each topic with its JPEG of a picture that is `full_width` across: `make(width, is_drawn)` is called once for
+    each that differs, for to ask for more than the picture has is to ask for all of it."""
+    made: dict[tuple[int, bool], bytes] = {}
+    for topic, (_, most_width, is_drawn) in wishes:
+        kind = min(most_width or full_width, full_width), is_drawn
+        if kind not in made:
+            made[kind] = make(*kind)
+        yield topic, made[kind]
 
 
 def heat_topic(source_id: str, class_name: str) -> bytes:

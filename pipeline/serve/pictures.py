@@ -1,5 +1,6 @@
 """Who looks at what: what the run publishes, shared out among viewers; nothing is asked for that nobody wants.
 
+Lines come from deliver, pictures without the overlay from decoders.
 A viewer has credits: so many pictures of a topic are on their way to it, and of what comes meanwhile the newest waits.
 Of a source's own packets each needs those before it: where there is no credit for one, none goes before the next key
 frame. So a slow one skips frames, and neither the others nor the run notice. Knows no request and no picture's format.
@@ -11,10 +12,13 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import count
 
+import msgspec
+
 from pipeline.flow.frame import Parts
 from pipeline.flow.metrics import Durations, Tally
-from pipeline.flow.topics import HEAT, PACKETS, PICTURES, SIGNAL, PacketHead, decode_head
+from pipeline.flow.topics import FRAME, HEAT, PACKETS, PICTURES, SIGNAL, PacketHead, decode_head, picture_wanted
 from pipeline.flow.transport import Subscriber
+from pipeline.serve.pairs import Pairs
 
 # One is on its way or shown while the next is made ready.
 CREDITS = 2
@@ -23,6 +27,15 @@ PACKET_CREDITS = 32
 MOST_WORDS = 64
 # Of these only the newest is of use.
 PICTURED = (*PICTURES, HEAT)
+
+
+class _Fate(msgspec.Struct):
+    """Of a frame's line."""
+
+    status: str
+
+
+_decode_fate = msgspec.json.Decoder(_Fate).decode
 
 
 class KeyGate:
@@ -132,10 +145,10 @@ class Viewer:
 class Gallery:
     """All viewers, and what they look at."""
 
-    def __init__(self, published: str, packets: str) -> None:
-        """`published` is the endpoint of what the run publishes, `packets` the one that its decoders come to."""
-        self._subscriber = Subscriber(published, packets)
-        self._subscribed: set[bytes] = set()
+    def __init__(self, published: str, shown: str) -> None:
+        """`published` is the endpoint of what deliver publishes, `shown` the one that decoders come to."""
+        self._deliver, self._decoders = Subscriber(published), Subscriber(shown, come=True)
+        self._pairs: dict[bytes, Pairs] = {}
         self._numbers = count(1)
         self.viewers: set[Viewer] = set()
 
@@ -155,24 +168,45 @@ class Gallery:
 
     def _subscribe(self) -> None:
         wanted = {topic for viewer in self.viewers for topic in viewer.topics}
-        wanted |= {SIGNAL} if any(viewer.hears for viewer in self.viewers) else set()
-        for topic in wanted - self._subscribed:
-            self._subscriber.subscribe(topic)
-        for topic in self._subscribed - wanted:
-            self._subscriber.unsubscribe(topic)
-        self._subscribed = wanted
+        words = {SIGNAL} if any(viewer.hears for viewer in self.viewers) else set()
+        lines = {topic: line for topic in wanted if (line := _line_of(topic))}
+        self._pairs = {line: self._pairs.get(line, Pairs()) for line in lines.values()}
+        for line, pairs in self._pairs.items():
+            pairs.look_at({topic for topic in lines if lines[topic] == line})
+        from_decoders = {topic for topic in wanted if topic in lines or topic.startswith(PACKETS)}
+        self._decoders.subscribe(from_decoders)
+        self._deliver.subscribe(wanted - from_decoders | self._pairs.keys() | words)
 
     async def share_out(self) -> None:
         """What comes, without end."""
+        await asyncio.gather(self._hear_deliver(), self._hear_decoders())
+
+    async def _hear_deliver(self) -> None:
         while True:
-            topic, *parts = await self._subscriber.receive()
-            topic = bytes(topic)
+            topic, *parts = map(bytes, await self._deliver.receive())
             if topic.startswith(SIGNAL):
-                self.say(bytes(parts[0]))
+                self.say(parts[0])
                 continue
-            for viewer in self.viewers:
-                if topic in viewer.topics:
-                    viewer.offer(topic, parts)
+            self._offer(topic, parts)
+            if (pairs := self._pairs.get(topic)) and _decode_fate(parts[0]).status != "dropped":
+                line, captured = parts
+                for pair in pairs.hear(captured, line):
+                    self._offer(*pair)
+
+    async def _hear_decoders(self) -> None:
+        while True:
+            topic, *parts = map(bytes, await self._decoders.receive())
+            if topic.startswith(PACKETS):
+                self._offer(topic, parts)
+            elif pairs := self._pairs.get(_line_of(topic) or b""):
+                captured, jpeg = parts
+                for pair in pairs.see(topic, captured, jpeg):
+                    self._offer(*pair)
+
+    def _offer(self, topic: bytes, parts: Parts) -> None:
+        for viewer in self.viewers:
+            if topic in viewer.topics:
+                viewer.offer(topic, parts)
 
     def say(self, word: bytes) -> None:
         """To all who hear words."""
@@ -181,4 +215,11 @@ class Gallery:
                 viewer.say(word)
 
     def close(self) -> None:
-        self._subscriber.close()
+        self._deliver.close()
+        self._decoders.close()
+
+
+def _line_of(topic: bytes) -> bytes | None:
+    """The topic of the lines that a decoder's pictures of this one belong to; None where it is no such picture's."""
+    wanted = picture_wanted(topic)
+    return FRAME + wanted.source_id.encode() if wanted and not wanted.is_drawn else None

@@ -36,7 +36,7 @@ from pipeline.serve.asking import Asking
 from pipeline.serve.guard import Guard, add_headers
 from pipeline.serve.pictures import CREDITS, Gallery, Viewer
 from pipeline.settings import ServeSettings
-from pipeline.stage import CODED, PUBLISHED
+from pipeline.stage import PUBLISHED, SHOWN
 
 STATIC = Path(__file__).parent / "static"
 LARGEST_BODY_BYTES = 1 << 16
@@ -123,7 +123,7 @@ def listen(settings: ServeSettings) -> socket.socket:
 
 async def serve(listener: socket.socket, settings: ServeSettings, endpoints: str, stopped: Callable[[], bool]) -> None:
     """Answer at `listener` until `stopped()`; `endpoints` is the prefix of the run's queues."""
-    gallery = Gallery(f"{endpoints}/{PUBLISHED}", f"{endpoints}/{CODED}")
+    gallery = Gallery(f"{endpoints}/{PUBLISHED}", f"{endpoints}/{SHOWN}")
     server = Server(settings, Asking(Path(endpoints.removeprefix("ipc://")) / SOCKET), gallery)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=CLOSE_SECONDS)
     await runner.setup()

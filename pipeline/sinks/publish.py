@@ -5,7 +5,7 @@ topic of it, once for all who do; heat maps come with the frame, of those classe
 looks on.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import msgspec
@@ -16,18 +16,12 @@ from pipeline.errors import OutputError
 from pipeline.flow.heat import HeatMap
 from pipeline.flow.messages import SignalChange, WantPixels
 from pipeline.flow.results import FrameResult
-from pipeline.flow.topics import FRAME, HEAT, SIGNAL, PictureWanted, heat_topic, heat_wanted, picture_wanted
+from pipeline.flow.topics import FRAME, HEAT, SIGNAL, Wish, granted, heat_topic, heat_wanted, wishes_of
 from pipeline.flow.transport import Publisher
+from pipeline.jpeg import encode_jpeg
 from pipeline.overlay import Overlay
 from pipeline.sinks import Image, Sink, Target
 from pipeline.sinks.jsonl import SCHEMA, json_line, json_signal
-
-JPEG_QUALITY = 80
-
-
-class Wish(NamedTuple):
-    topic: bytes
-    picture: PictureWanted
 
 
 class HeatLine(msgspec.Struct, kw_only=True, rename={"class_name": "class"}):
@@ -69,7 +63,7 @@ class PublishSink(Sink):
         if topics == self._topics and self._wanted is not None:
             return
         self._topics, self.is_heard = topics, bool(topics)
-        self._wishes = [Wish(topic, picture) for topic in sorted(topics) if (picture := picture_wanted(topic))]
+        self._wishes = wishes_of(topics)
         wanted = WantPixels(
             frozenset(wish.picture.source_id for wish in self._wishes),
             frozenset(heat_wanted(topic) for topic in topics if topic.startswith(HEAT)),
@@ -97,16 +91,13 @@ class PublishSink(Sink):
                 self._publisher.send([topic, line, captured, heat.plane_hw.tobytes()])
 
     def _show(self, line: bytes, captured: bytes, frame: FrameResult, image_bgr: Image) -> None:
-        """Each width is made once: to ask for more than the picture has is to ask for all of it."""
-        made: dict[tuple[int, bool], bytes] = {}
-        for topic, (source_id, most_width, is_drawn) in self._wishes:
-            if source_id != frame.source_id:
-                continue
-            width = min(most_width or image_bgr.shape[1], image_bgr.shape[1])
-            if (width, is_drawn) not in made:
-                shown_bgr = self._drawn(frame, image_bgr) if is_drawn else shrunk(image_bgr, width)
-                made[width, is_drawn] = _jpeg(shown_bgr)
-            self._publisher.send([topic, line, captured, made[width, is_drawn]])
+
+        def make(width: int, is_drawn: bool) -> bytes:
+            return _jpeg(self._drawn(frame, image_bgr) if is_drawn else shrunk(image_bgr, width))
+
+        wishes = [wish for wish in self._wishes if wish.picture.source_id == frame.source_id]
+        for topic, jpeg in granted(wishes, image_bgr.shape[1], make):
+            self._publisher.send([topic, line, captured, jpeg])
 
     def _drawn(self, frame: FrameResult, image_bgr: Image) -> Image:
         drawn_bgr = image_bgr.copy()
@@ -156,7 +147,6 @@ def _resized(image_bgr: Image, sides: tuple[int, int], interpolation: int) -> Im
 
 def _jpeg(image_bgr: Image) -> bytes:
     try:
-        _, jpeg = cv2.imencode(".jpg", image_bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-    except cv2.error as error:  # a side of more than 65,500 pixels
-        raise OutputError(f"cannot make a JPEG of {image_bgr.shape[1]}x{image_bgr.shape[0]}: {error.err}") from None
-    return jpeg.tobytes()
+        return encode_jpeg(image_bgr)
+    except ValueError as error:
+        raise OutputError(str(error)) from None

@@ -1,4 +1,4 @@
-"""From a decoded frame into memory the caller owns: full size as BGR, or once at network size as RGB.
+"""From a decoded frame into memory the caller owns, in full size as BGR or at the network's as RGB; or a picture of it.
 
 One path for every pixel format: swscale reads the decoder's planes and minds colour matrix and range. Knows no source,
 no shared memory and no model.
@@ -41,6 +41,15 @@ class PixelConverter:
             raise ValueError(f"a turned frame of {width}x{height} needs ({height}, {width}, 3), got {out_hwc.shape}")
         bgr = _convert(self._to_bgr, frame, frame.width, frame.height, "bgr24", COLOUR_ONLY)
         out_hwc[:] = _turn(_pixels(bgr), rotation_degrees)
+
+    def picture_bgr(self, frame: VideoFrame, rotation_degrees: int, most_width: int) -> NDArray[np.uint8]:
+        """The frame, turned clockwise, at most so many pixels wide: (h, w, 3), valid until the next call."""
+        width, height = turned(frame.width, frame.height, rotation_degrees)
+        if width > most_width:  # its size before its colour, as below
+            sides = turned(most_width, max(1, round(height * most_width / width)), rotation_degrees)
+            frame = _convert(self._to_size, frame, *sides, "yuv420p", SCALING)
+        bgr = _convert(self._to_bgr, frame, frame.width, frame.height, "bgr24", COLOUR_ONLY)
+        return _turn(_pixels(bgr), rotation_degrees)
 
     def write_input(
         self, frame: VideoFrame, rotation_degrees: int, out_hwc: NDArray[np.uint8], resize: Resize = "stretch"

@@ -1,6 +1,7 @@
 """decode: opens a source, and puts each frame into a slot of shared memory, scaled to the network's input.
 
-Full-size pixels go along only when someone will look at them. Knows no network, only the size of its input.
+Full-size pixels go along only for who wants them of deliver; the page is shown pictures from here. Knows no network,
+only the size of its input.
 """
 
 import threading
@@ -29,12 +30,10 @@ from pipeline.flow.messages import (
     StreamStart,
 )
 from pipeline.flow.sharedmem import aligned
-from pipeline.flow.topics import PACKETS, PacketHead, encode_head
-from pipeline.flow.transport import Publisher
+from pipeline.onlooker import PageOnlooker
 from pipeline.source_address import parse_address
 from pipeline.sources import (
     CapturedFrame,
-    CodedPacket,
     Item,
     LeftOut,
     OpeningStopped,
@@ -44,7 +43,7 @@ from pipeline.sources import (
     open_source,
 )
 from pipeline.sources.pixels import PixelConverter
-from pipeline.stage import CODED, FRAMES, Emit, Kit, SourceStage
+from pipeline.stage import FRAMES, SHOWN, Emit, Kit, SourceStage
 
 # Slots come back without a word: so soon a decoder that waits for one looks, and then ever less often.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.002, 0.008
@@ -60,8 +59,8 @@ class Decode(SourceStage):
         self._always_full_size = self._full_size = kit.settings.deliver.has_pictures()
         self._always_watched = self._is_watched = kit.settings.deliver.show
         self._may_block = parse_address(self._settings.uri).may_block
-        is_shown = self._may_block and kit.settings.serve.at
-        self._page = _Page(f"{kit.endpoints}/{CODED}", kit.source_id) if is_shown else None
+        is_shown = kit.settings.serve.at is not None
+        self._page = PageOnlooker(f"{kit.endpoints}/{SHOWN}", kit.source_id) if is_shown else None
         self._source: Source | None = None
         self._start: StreamStart | None = None
         self._tuning = Tuning(self._settings.max_rate, self._settings.every)
@@ -273,6 +272,8 @@ class Decode(SourceStage):
             self._drop(pts_seconds, captured_ns, ABOVE_RATE)
         elif frame := self._place(taken, pts_seconds):
             self._emit(frame)
+            if self._page:  # after: while the frame is computed
+                self._page.show(taken.video_frame, taken.rotation_degrees, frame.header.captured_ns)
         else:
             self._drop(pts_seconds, captured_ns, NO_SLOT)
         self._seq += 1
@@ -327,7 +328,7 @@ class Decode(SourceStage):
             width=captured.width,
             height=captured.height,
             may_wait=self._policy == "block",
-            watched=self._is_watched,
+            watched=self._is_watched or (self._page is not None and self._page.wants_pictures()),
             unseen=self._tuning.leaves_unseen(self._seq),
             leases=[slot],
         )
@@ -363,25 +364,6 @@ class Decode(SourceStage):
             self._page.close()
         if self._slot:  # taken for a frame that never came
             self.kit.pools[FRAMES].end_lease(self._slot)
-
-
-class _Page:
-    """Who looks at a source's own packets (`pipeline.sources.Onlooker`): they go there before anything is decoded."""
-
-    def __init__(self, endpoint: str, source_id: str) -> None:
-        self._publisher = Publisher(endpoint, comes=True)
-        self._topic = PACKETS + source_id.encode()
-
-    def looks(self) -> bool:
-        return self._topic in self._publisher.subscriptions()
-
-    def take(self, packet: CodedPacket) -> None:
-        follows = None if packet.follows_ns is None else packet.follows_ns // 1000
-        head = PacketHead(packet.codec, packet.is_key, packet.captured_ns // 1000, follows)
-        self._publisher.send([self._topic, encode_head(head), packet.data])
-
-    def close(self) -> None:
-        self._publisher.close()
 
 
 class Tuning:

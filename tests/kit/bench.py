@@ -70,7 +70,10 @@ class Bench:
     looked_at the pictures and heat maps that it asked for, each time
     stops     what it said with each wish that the run stops: whether the user wants it
     stop      set it, and the stage is told to take no more frames
+    endpoints where the run's queues would be
     """
+
+    endpoints = "inproc://bench"
 
     def __init__(
         self, sources: dict[str, SourceSettings] | None = None, slots: int = 8, slot_bytes: int = SLOT_BYTES, **parts
@@ -95,7 +98,7 @@ class Bench:
             place=list(self.settings.sources).index(source_id),
             is_patient=patient,
             incarnation=incarnation,
-            endpoints="inproc://bench",
+            endpoints=self.endpoints,
             pools=self.pools,
             lessor=Lessor(pool, 0, self._slots, DECODER if leases_from == FRAMES else STAGE) if pool else None,
             ledger=self.ledger,

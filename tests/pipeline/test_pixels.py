@@ -63,14 +63,15 @@ def filled(width: int, height: int, pixel_format: str, values: list[int]) -> av.
     return frame
 
 
-def both(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The frame full size and at 64×48, both as RGB."""
+def each_way(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
+    """The frame in full size, at 64×48, and as a picture of at most 64 and of any width, all as RGB."""
     converter = PixelConverter()
     full_bgr = np.empty((frame.height, frame.width, 3), np.uint8)
     small_rgb = np.empty((48, 64, 3), np.uint8)
     converter.write_bgr(frame, 0, full_bgr)
     converter.write_input(frame, 0, small_rgb)
-    return full_bgr[..., ::-1], small_rgb
+    pictures_bgr = [converter.picture_bgr(frame, 0, most_width).copy() for most_width in (64, 9999)]
+    return full_bgr[..., ::-1], small_rgb, *(picture_bgr[..., ::-1] for picture_bgr in pictures_bgr)
 
 
 @pytest.mark.parametrize("colour_rgb", COLOURS)
@@ -78,7 +79,7 @@ def both(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def test_matrix_and_range_are_those_of_the_frame(colour_rgb, matrix: int, is_full: bool) -> None:  # type: ignore[no-untyped-def]
     frame = filled(640, 480, "yuv420p", to_yuv(colour_rgb, *MATRICES[matrix], is_full))
     frame.colorspace, frame.color_range = matrix, FULL if is_full else LIMITED
-    for pixels_rgb in both(frame):
+    for pixels_rgb in each_way(frame):
         assert np.abs(pixels_rgb.astype(int) - colour_rgb).max() <= 3  # a step of 8-bit chroma is two of blue
 
 
@@ -87,7 +88,7 @@ def test_matrix_and_range_are_those_of_the_frame(colour_rgb, matrix: int, is_ful
 def test_untagged_video_is_bt709_from_high_definition_on(width, height, matrix, colour_rgb) -> None:  # type: ignore[no-untyped-def]
     frame = filled(width, height, "yuv420p", to_yuv(colour_rgb, *MATRICES[matrix], False))
     frame.colorspace = UNTAGGED
-    for pixels_rgb in both(frame):
+    for pixels_rgb in each_way(frame):
         assert np.abs(pixels_rgb.astype(int) - colour_rgb).max() <= 3
 
 
@@ -98,7 +99,7 @@ def test_every_pixel_format_of_every_size_is_read(pixel_format: str, width: int,
     # Nothing can be converted to a palette: all pixels are entry 0 of one that is white throughout.
     is_palette = pixel_format == "pal8"
     frame = filled(width, height, "pal8", [0, 255]) if is_palette else white.reformat(format=pixel_format)
-    for pixels_rgb in both(frame):
+    for pixels_rgb in each_way(frame):
         assert pixels_rgb.min() >= 245  # rgb565 has five bits of red
 
 
@@ -114,6 +115,8 @@ def test_a_turned_frame_is_upright(degrees: int, resize: str) -> None:
     converter.write_input(frame, degrees, small_rgb, resize)  # type: ignore[arg-type]
     np.testing.assert_array_equal(full_bgr[..., ::-1], upright)
     np.testing.assert_allclose(small_rgb, upright[::2, ::2], atol=3)
+    np.testing.assert_array_equal(converter.picture_bgr(frame, degrees, 64)[..., ::-1], upright)
+    np.testing.assert_allclose(converter.picture_bgr(frame, degrees, 32)[..., ::-1], upright[::2, ::2], atol=3)
     assert turned(frame.width, frame.height, degrees) == (64, 48)
 
 
@@ -135,6 +138,27 @@ def test_shrinking_averages_every_pixel() -> None:
     weights = (0.299, 0.587, 0.114)
     means = noise.reshape(48, 4, 64, 4, 3).mean((1, 3)) @ weights
     assert np.abs(small_rgb @ weights - means).max() <= 4
+
+
+@pytest.mark.parametrize("degrees", [0, 90])
+@pytest.mark.parametrize(
+    ("size", "most_width", "shown"),
+    [
+        ((1, 1), 1, (1, 1)),
+        ((3, 500), 1, (1, 167)),
+        ((700, 1), 3, (3, 1)),
+        ((641, 481), 320, (320, 240)),
+        ((3840, 2160), 480, (480, 270)),
+        ((640, 480), 640, (640, 480)),
+        ((640, 480), 641, (640, 480)),
+        ((641, 480), 640, (640, 479)),
+    ],
+)
+def test_a_picture_is_no_wider_than_it_may_be_and_keeps_its_shape(
+    size: tuple[int, int], most_width: int, shown: tuple[int, int], degrees: int
+) -> None:
+    frame = av.VideoFrame(*turned(*size, degrees), "yuv420p")
+    assert PixelConverter().picture_bgr(frame, degrees, most_width).shape == (*shown[::-1], 3)
 
 
 def test_the_caller_may_own_any_strides() -> None:

@@ -20,6 +20,7 @@ from tests.kit.harness import wait_until
 
 GATE, YARD = b"tile/gate", b"full/yard"
 PACKETS, LINES = b"packets/gate", b"frame/gate"
+DRAWN, HEAT = b"drawn/gate", b"heat/gate/person"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def looking(endpoint: str, story: Callable[[Gallery], Awaitable[None]]) -> None:
 
 def coming(endpoint: str) -> str:
     """Where decoders come to."""
-    return f"{endpoint}-coded"
+    return f"{endpoint}-shown"
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -56,38 +57,48 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def picture(topic: bytes, seq: int) -> list[bytes]:
-    return [topic, b'{"seq":%d}' % seq, b"0", b"jpeg"]
+    return [topic, b'{"seq":%d,"status":"ok"}' % seq, b"%d" % seq, b"jpeg"]
 
 
 def test_nothing_is_asked_for_while_nobody_looks(endpoint: str) -> None:
-    publisher = Publisher(endpoint)
+    """And of each only what it makes: deliver lines, and what is drawn on them; decoders what is not."""
+    with closing(Publisher(endpoint)) as deliver, closing(Publisher(coming(endpoint), comes=True)) as decoder:
 
-    async def story(gallery: Gallery) -> None:
-        await asyncio.sleep(0.2)
-        assert publisher.subscriptions() == set()
-        one, other = gallery.enter([GATE]), gallery.enter([GATE, YARD])
-        await until(lambda: publisher.subscriptions() >= {GATE, YARD})
-        gallery.leave(other)
-        await until(lambda: YARD not in publisher.subscriptions())
-        assert GATE in publisher.subscriptions()
-        gallery.look_at(one, [])
-        await until(lambda: GATE not in publisher.subscriptions())
-        gallery.leave(one)
-        await until(lambda: publisher.subscriptions() == set())
+        async def story(gallery: Gallery) -> None:
+            def asked(of_deliver: set[bytes], of_decoder: set[bytes]) -> Callable[[], bool]:
+                return lambda: deliver.subscriptions() == of_deliver and decoder.subscriptions() == of_decoder
 
-    looking(endpoint, story)
-    publisher.close()
+            await asyncio.sleep(0.2)
+            assert asked(set(), set())()
+            one, other = gallery.enter([GATE]), gallery.enter([GATE, YARD, DRAWN, HEAT])
+            lines = {b"frame/gate", b"frame/yard"}
+            await until(asked({b"signal/", DRAWN, HEAT} | lines, {GATE, YARD}))
+            gallery.leave(other)
+            await until(asked({b"signal/", b"frame/gate"}, {GATE}))
+            gallery.look_at(one, [PACKETS])
+            await until(asked({b"signal/"}, {PACKETS}))
+            gallery.leave(one)
+            await until(asked(set(), set()))
+
+        looking(endpoint, story)
 
 
 def test_each_gets_what_it_looks_at_and_words_go_to_all_who_hear(endpoint: str) -> None:
-    publisher = Publisher(endpoint)
+    publisher, decoder = Publisher(endpoint), Publisher(coming(endpoint), comes=True)
+
+    def publish(topic: bytes, seq: int) -> None:
+        """A picture without the overlay, as it comes."""
+        _, line, captured, jpeg = picture(topic, seq)
+        decoder.send([topic, captured, jpeg])
+        publisher.send([b"frame/" + topic.partition(b"/")[2], line, captured])
 
     async def story(gallery: Gallery) -> None:
         gate, yard, image = gallery.enter([GATE]), gallery.enter([YARD]), gallery.enter([YARD], credits=None)
-        await until(lambda: publisher.subscriptions() >= {GATE, YARD, b"signal/"})
-        publisher.send(picture(GATE, 1))
-        publisher.send(picture(b"tile/gate2", 1))  # begins as the one that is looked at does
-        publisher.send(picture(YARD, 2))
+        await until(lambda: publisher.subscriptions() >= {b"frame/gate", b"frame/yard", b"signal/"})
+        await until(lambda: decoder.subscriptions() >= {GATE, YARD})
+        publish(GATE, 1)
+        publish(b"tile/gate2", 1)  # begins as the one that is looked at does
+        publish(YARD, 2)
         publisher.send([b"signal/yard", b'{"kind":"signal"}'])
         signal = (None, [b'{"kind":"signal"}'])
         heard = [await each.next() for each in (gate, gate, yard, yard, image)]
@@ -98,17 +109,37 @@ def test_each_gets_what_it_looks_at_and_words_go_to_all_who_hear(endpoint: str) 
 
     looking(endpoint, story)
     publisher.close()
+    decoder.close()
+
+
+def test_a_frame_that_was_dropped_is_not_shown(endpoint: str) -> None:
+    """Without a result it would look like an empty scene."""
+    with closing(Publisher(endpoint)) as deliver, closing(Publisher(coming(endpoint), comes=True)) as decoder:
+
+        async def story(gallery: Gallery) -> None:
+            viewer = gallery.enter([GATE, LINES], credits=None)
+            await until(lambda: deliver.subscriptions() == {LINES} and decoder.subscriptions() == {GATE})
+            for captured, status in enumerate((b"dropped", b"failed", b"dropped", b"ok")):
+                stamp, line = b"%d" % captured, b'{"seq":%d,"status":"%s"}' % (captured, status)
+                decoder.send([GATE, stamp, b"jpeg"])
+                await asyncio.sleep(0.05)  # that it is there before its line
+                deliver.send([LINES, line, stamp])
+                assert await viewer.next() == (LINES, [line, stamp])
+                if status != b"dropped":
+                    assert await viewer.next() == (GATE, [line, stamp, b"jpeg"])
+
+        looking(endpoint, story)
 
 
 def test_a_publisher_that_is_started_anew_is_found_and_told_what_is_looked_at(endpoint: str) -> None:
     first = Publisher(endpoint)
 
     async def story(gallery: Gallery) -> None:
-        gallery.enter([GATE])
-        await until(lambda: GATE in first.subscriptions())
+        gallery.enter([DRAWN])
+        await until(lambda: DRAWN in first.subscriptions())
         first.close()
         second = Publisher(endpoint)
-        await until(lambda: GATE in second.subscriptions())
+        await until(lambda: DRAWN in second.subscriptions())
         second.close()
 
     looking(endpoint, story)
@@ -233,7 +264,7 @@ def taken(viewer: Viewer) -> list[tuple[bytes, int]]:
     while (each := viewer.take()) is not None:
         topic, parts = each
         assert topic is not None
-        seq = int(parts[0][7:-1])
+        seq = msgspec.json.decode(parts[0])["seq"]
         viewer.sent(topic, seq, time.monotonic_ns())
         found.append((topic, seq))
     return found

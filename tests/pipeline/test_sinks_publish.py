@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.flow.messages import WantPixels
-from pipeline.flow.topics import picture_wanted
+from pipeline.flow.topics import granted, picture_wanted, wishes_of
 from pipeline.sinks import Target
 from pipeline.sinks.publish import open_sink, shrunk
 from tests.kit.harness import wait_until
@@ -91,6 +91,20 @@ def test_a_picture_is_at_most_so_wide_as_it_is_asked_for(looker: Looker) -> None
 
 
 NO_PICTURES = (b"frame/gate", b"wide/", b"wide/gate", b"wide//gate", b"wide/0/gate", b"wide/-9/gate", b"wide/\xff/gate")
+
+
+def test_a_picture_that_many_want_is_made_once() -> None:
+    made = []
+
+    def make(width: int, is_drawn: bool) -> bytes:
+        made.append((width, is_drawn))
+        return b"%d" % len(made)
+
+    assert dict(granted(wishes_of([]), 1280, make)) == {}
+    came = dict(granted(wishes_of([*WIDTHS, *NO_PICTURES]), 1280, make))
+    assert came.keys() == WIDTHS.keys() and len({*made}) == len(made)
+    assert {*made} == {(480, False), (1, False), (481, False), (960, False), (1280, False), (1280, True)}
+    assert came[b"wide/1280/gate"] == came[b"wide/9999/gate"] == came[b"full/gate"]
 
 
 def test_a_width_of_thousands_of_digits_is_none() -> None:

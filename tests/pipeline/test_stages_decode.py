@@ -1,19 +1,23 @@
 """decode: which frames are looked at, what is dropped and told of, and how a decoder goes on where another was lost."""
 
+import tempfile
 import time
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flow.fates import ABOVE_RATE, LATE, LOST, NO_SLOT
 from pipeline.flow.frame import Frame
 from pipeline.flow.messages import EndOfStream, Limits, Pause, Pixels, Retune, SignalChange, StreamStart
-from pipeline.settings import DeliverSettings, QueueSettings, SourceSettings
+from pipeline.settings import DeliverSettings, QueueSettings, ServeSettings, SourceSettings
 from pipeline.shapes import Line, Zone
 from pipeline.sources import late
+from pipeline.stage import SHOWN
 from pipeline.stages.decode import Tuning
 from tests.kit.bench import DECODER, Bench
 from tests.kit.harness import wait_until
@@ -23,6 +27,7 @@ from tests.kit.places import CLIP
 FRAMES = 20
 YARD = Zone(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))
 GATE = Line(((0.5, 1.0), (0.5, 0.0)))
+SERVED = ServeSettings(at="127.0.0.1:0")
 PATTERN = "lavfi:testsrc2=size=64x48:rate=50"  # endless
 
 
@@ -279,12 +284,12 @@ def test_of_a_live_source_the_time_goes_on(video) -> None:
     assert times[0] > 100.0 + 4 / 50 and times == sorted(times) and len(set(times)) == len(times)
 
 
+def has_pixels(frame: Frame) -> bool:
+    return "image_bgr" in [ref.name for ref in frame.header.arrays]
+
+
 def test_full_size_pixels_are_made_while_somebody_looks() -> None:
     """And always where an output takes every picture."""
-
-    def has_pixels(frame: Frame) -> bool:
-        return "image_bgr" in [ref.name for ref in frame.header.arrays]
-
     bench = bench_of(PATTERN)
     with bench.decoding(keeps=True) as decoding:
 
@@ -316,6 +321,29 @@ def test_full_size_pixels_are_made_while_somebody_looks() -> None:
         wait_until(lambda: len(decoding.frames()) > 3)
         assert all(map(has_pixels, decoding.frames()[:4]))
         assert not any(frame.header.watched for frame in decoding.frames())
+
+
+@pytest.mark.parametrize("uri", [PATTERN, str(CLIP)])
+def test_the_page_has_its_pictures_from_the_decoder_and_nothing_in_full_size_goes_along(uri: str) -> None:
+    bench = Bench({"door": SourceSettings(uri=uri, realtime=True)}, serve=SERVED)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, zmq.Context() as context:
+        bench.endpoints = f"ipc://{folder}"
+        with closing(context.socket(zmq.SUB)) as page, bench.decoding() as decoding:
+            page.bind(f"{bench.endpoints}/{SHOWN}")
+            wait_until(lambda: len(decoding.frames()) > 3, what="frames")
+            assert not page.poll(100) and not any(frame.header.watched for frame in decoding.frames())
+            page.subscribe(b"tile/door")
+            captured = []
+            for _ in range(5):
+                assert page.poll(20_000), "no picture came"
+                topic, moment, jpeg = page.recv_multipart()
+                assert topic == b"tile/door" and jpeg.startswith(b"\xff\xd8")
+                captured.append(int(moment))
+            page.unsubscribe(b"tile/door")
+            wait_until(lambda: not decoding.frames()[-1].header.watched, what="nobody who looks")
+    headers = {frame.header.captured_ns: frame.header for frame in decoding.frames()}
+    assert all(headers[moment].watched for moment in captured)
+    assert not any(map(has_pixels, decoding.frames()))
 
 
 @pytest.mark.parametrize(("realtime", "limit"), [(False, 9), (True, 7)])

@@ -74,7 +74,12 @@ ALLOWED = [
         "pipeline.sources",
         BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "pipeline.backoff", "av"},
     ),
-    ("pipeline.sinks.publish", {"pipeline.flow.transport", "pipeline.flow.topics", "pipeline.overlay", *SINK}),
+    ("pipeline.jpeg", {"cv2"}),
+    ("pipeline.onlooker", {FLOW, "pipeline.jpeg", "pipeline.sources", "av"}),
+    (
+        "pipeline.sinks.publish",
+        {"pipeline.flow.transport", "pipeline.flow.topics", "pipeline.jpeg", "pipeline.overlay", *SINK},
+    ),
     ("pipeline.sinks.coco", {"models.spec", *SINK}),
     ("pipeline.sinks.spool", {"configs.folders", *SINK}),
     ("pipeline.sinks.mqtt", {"pipeline.addresses", "paho", *SINK}),
@@ -84,7 +89,7 @@ ALLOWED = [
     ("pipeline.outputs", {"pipeline.errors", "pipeline.kinds", "pipeline.sinks", FLOW}),
     # the stages, none of which knows another, or who runs it
     ("pipeline.stage", BASE | {FLOW}),
-    ("pipeline.stages.decode", STAGE | {"pipeline.sources"}),
+    ("pipeline.stages.decode", STAGE | {"pipeline.onlooker", "pipeline.sources"}),
     ("pipeline.stages.gather", STAGE | {"pipeline.kernels", "pipeline.still"}),
     ("pipeline.stages.infer", STAGE | {"models"}),
     ("pipeline.stages.postprocess", STAGE | {"pipeline.geometry", "pipeline.kernels"}),
@@ -94,7 +99,8 @@ ALLOWED = [
     ("pipeline.stages", set()),
     ("pipeline.serve.guard", {"pipeline.settings", "aiohttp"}),
     ("pipeline.serve.asking", SERVE),
-    ("pipeline.serve.pictures", {FLOW}),
+    ("pipeline.serve.pairs", {FLOW}),
+    ("pipeline.serve.pictures", {FLOW, "pipeline.serve.pairs"}),
     ("pipeline.serve.figures", SERVE | {"prometheus_client"}),
     ("pipeline.serve", SERVE | {"aiohttp"}),
     # a run, from outside and from inside
