@@ -60,7 +60,7 @@ class Decode(SourceStage):
         self._always_watched = self._is_watched = kit.settings.deliver.show
         self._may_block = parse_address(self._settings.uri).may_block
         is_shown = kit.settings.serve.at is not None
-        self._page = PageOnlooker(f"{kit.endpoints}/{SHOWN}", kit.source_id) if is_shown else None
+        self._page = PageOnlooker(f"{kit.endpoints}/{SHOWN}", kit.source_id, self._warn) if is_shown else None
         self._source: Source | None = None
         self._start: StreamStart | None = None
         self._tuning = Tuning(self._settings.max_rate, self._settings.every)
@@ -253,9 +253,12 @@ class Decode(SourceStage):
         if repaired := source.health.repaired_times:
             told.append(f"{repaired} time stamps were repaired: they jumped, did not grow or were missing")
         for trouble in told:
-            self.kit.meter.warn(f"{self.kit.source_id}: {trouble}")
+            self._warn(trouble)
         if source.failure:
             self.problem = SourceError(f"{self.kit.source_id}: {source.failure}")
+
+    def _warn(self, trouble: str) -> None:
+        self.kit.meter.warn(f"{self.kit.source_id}: {trouble}")
 
     # -- frames
 

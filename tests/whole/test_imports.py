@@ -75,7 +75,7 @@ ALLOWED = [
         BASE - {"pipeline.kinds"} | {"pipeline.sources", "pipeline.geometry", "pipeline.backoff", "av"},
     ),
     ("pipeline.jpeg", {"cv2"}),
-    ("pipeline.onlooker", {FLOW, "pipeline.jpeg", "pipeline.sources", "av"}),
+    ("pipeline.onlooker", {FLOW, "pipeline.errors", "pipeline.jpeg", "pipeline.sources", "av"}),
     (
         "pipeline.sinks.publish",
         {"pipeline.flow.transport", "pipeline.flow.topics", "pipeline.jpeg", "pipeline.overlay", *SINK},
