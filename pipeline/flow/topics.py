@@ -1,9 +1,9 @@
 """What is published, by the first part of each message. Knows nothing of who publishes it, or why.
 
 By deliver: `signal/SOURCE` has one more part: a line as `docs/json-lines.md` has it; `frame/SOURCE` has two: the
-frame's line, and when it was captured (nanoseconds of the host's monotonic clock, as text). `tile/SOURCE`,
-`wide/WIDTH/SOURCE`, `full/SOURCE` and `drawn/SOURCE` have its picture after those, as a JPEG: small, at most so many
-pixels wide, in full size, in full size with the overlay.
+frame's line, and when it was captured (nanoseconds of the host's monotonic clock, as text). `wide/WIDTH/SOURCE`,
+`full/SOURCE` and `drawn/SOURCE` have its picture after those, as a JPEG: at most so many pixels wide, in full size, in
+full size with the overlay.
 
 `heat/SOURCE/CLASS` has three: a line that says where its plane lies, when the frame was captured, and the plane: what
 the network says of that class, a byte a cell, row by row.
@@ -19,9 +19,8 @@ from typing import NamedTuple
 import msgspec
 
 FRAME, SIGNAL = b"frame/", b"signal/"
-TILE, WIDE, FULL, DRAWN = b"tile/", b"wide/", b"full/", b"drawn/"
-PICTURES = (TILE, WIDE, FULL, DRAWN)
-TILE_WIDTH = 480
+WIDE, FULL, DRAWN = b"wide/", b"full/", b"drawn/"
+PICTURES = (WIDE, FULL, DRAWN)
 # Wider is no JPEG, and higher neither.
 MOST_WIDTH = 65_500
 HEAT = b"heat/"
@@ -45,7 +44,7 @@ def picture_wanted(topic: bytes) -> PictureWanted | None:
     kind = next((kind for kind in PICTURES if topic.startswith(kind)), None)
     if kind is None:
         return None
-    source_id, width = topic.removeprefix(kind).decode(errors="replace"), TILE_WIDTH if kind == TILE else None
+    source_id, width = topic.removeprefix(kind).decode(errors="replace"), None
     if kind == WIDE:
         text, _, source_id = source_id.partition("/")
         # Whoever can subscribe may ask for anything, and int() refuses what is too long.

@@ -24,7 +24,6 @@ from pipeline.flow.topics import (
     HEAT,
     MOST_WIDTH,
     PACKETS,
-    TILE,
     decode_head,
     heat_topic,
     heat_wanted,
@@ -54,25 +53,23 @@ WIDE_ENOUGH = 0.95
 
 
 class LookAt(msgspec.Struct, tag="look", forbid_unknown_fields=True):
-    """A browser wants pictures of these sources and no others, small or for so many pixels across; of some of them the
-    heat map of a class; of those in `packets` what the camera itself sends, if that can be shown, and the results."""
+    """A browser wants pictures of these sources and no others, for so many pixels across; of some of them the heat map
+    of a class; of those in `packets` what the camera itself sends, if that can be shown, and the results."""
 
-    pictures: dict[str, Literal["tile"] | Annotated[int, msgspec.Meta(ge=1, le=MOST_WIDTH)]]
+    pictures: dict[str, Annotated[int, msgspec.Meta(ge=1, le=MOST_WIDTH)]]
     heat: dict[str, str] = {}
     packets: list[str] = []
 
     def topics(self) -> list[bytes]:
         return [
-            *(_picture_topic(source_id, size) for source_id, size in self.pictures.items()),
+            *(_picture_topic(source_id, pixels) for source_id, pixels in self.pictures.items()),
             *(heat_topic(source_id, class_name) for source_id, class_name in self.heat.items()),
             *(kind + source_id.encode() for source_id in self.packets for kind in (PACKETS, FRAME)),
         ]
 
 
-def _picture_topic(source_id: str, size: Literal["tile"] | int) -> bytes:
-    if size == "tile":
-        return TILE + source_id.encode()
-    width = WIDTH_STEP * math.ceil(WIDE_ENOUGH * size / WIDTH_STEP)
+def _picture_topic(source_id: str, pixels: int) -> bytes:
+    width = WIDTH_STEP * math.ceil(WIDE_ENOUGH * pixels / WIDTH_STEP)
     return wide_topic(source_id, width) if width <= WIDEST else FULL + source_id.encode()
 
 

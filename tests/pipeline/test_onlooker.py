@@ -97,12 +97,20 @@ def test_nothing_is_made_while_nobody_looks(page: Page) -> None:
 
 
 # Another source's, and those that deliver makes.
-@looked_at(b"tile/yard", b"tile/gate2", b"tile/gat", b"drawn/gate", b"wide/0/gate", b"heat/gate/person", b"frame/gate")
+@looked_at(
+    b"wide/480/yard",
+    b"wide/480/gate2",
+    b"wide/480/gat",
+    b"drawn/gate",
+    b"wide/0/gate",
+    b"heat/gate/person",
+    b"frame/gate",
+)
 def test_what_is_not_its_own_is_left_to_others(page: Page) -> None:
     assert not page.onlooker.wants_pictures() and page.sees(CORNER, 0) == {}
 
 
-WIDTHS = {b"tile/gate": 480, b"wide/1/gate": 1, b"wide/961/gate": 961, b"wide/9999/gate": 1280, b"full/gate": 1280}
+WIDTHS = {b"wide/480/gate": 480, b"wide/1/gate": 1, b"wide/961/gate": 961, b"wide/9999/gate": 1280, b"full/gate": 1280}
 
 
 @looked_at(*WIDTHS)
@@ -132,13 +140,13 @@ def test_a_turned_frame_is_upright(page: Page, degrees: int) -> None:
         assert np.abs(image_rgb.astype(int) - red_corner(width, height)).mean() < 3
 
 
-@looked_at(b"tile/gate", b"wide/960/gate")
+@looked_at(b"wide/480/gate", b"wide/960/gate")
 def test_who_looks_elsewhere_is_heard(page: Page) -> None:
-    assert page.sees(CORNER, 2).keys() == {b"tile/gate", b"wide/960/gate"}
+    assert page.sees(CORNER, 2).keys() == {b"wide/480/gate", b"wide/960/gate"}
     page.forget(b"wide/960/gate")
     time.sleep(0.2)  # what is no longer asked for is left out on either side
-    assert page.sees(CORNER, 1).keys() == {b"tile/gate"}
-    page.forget(b"tile/gate")
+    assert page.sees(CORNER, 1).keys() == {b"wide/480/gate"}
+    page.forget(b"wide/480/gate")
     wait_until(lambda: not page.onlooker.wants_pictures(), 20, what="nobody who looks")
     assert page.sees(CORNER, 0) == {}
 
@@ -156,7 +164,7 @@ def test_a_frame_of_any_size_is_shown(page: Page, size: tuple[int, int]) -> None
     assert np.abs(opened(jpeg).astype(int) - 90).max() <= 3
 
 
-@looked_at(b"tile/gate")
+@looked_at(b"wide/480/gate")
 def test_what_comes_too_fast_to_be_seen_is_left_out(page: Page) -> None:
     """A fifth of a second of a recording that is read at ten times its rate."""
     small, count = CORNER.reformat(64, 48), 0
@@ -166,7 +174,7 @@ def test_what_comes_too_fast_to_be_seen_is_left_out(page: Page) -> None:
     assert count + page.count_waiting(most_ms=200) == pytest.approx(MOST_PER_SECOND / 5, abs=2)
 
 
-@looked_at(b"tile/gate")
+@looked_at(b"wide/480/gate")
 def test_each_of_a_camera_is_shown_however_unevenly_they_come(page: Page) -> None:
     """At 25 a second, now late and now early."""
     small = CORNER.reformat(64, 48)
@@ -175,7 +183,7 @@ def test_each_of_a_camera_is_shown_however_unevenly_they_come(page: Page) -> Non
         page.pictures(1)
 
 
-@looked_at(b"tile/gate")
+@looked_at(b"wide/480/gate")
 def test_nobody_waits_for_a_picture_that_takes_long_and_the_newest_is_the_next(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +204,7 @@ def test_nobody_waits_for_a_picture_that_takes_long_and_the_newest_is_the_next(
     assert [captured_ns // LEAST_APART_NS for _, captured_ns, _ in page.pictures(2)] == [0, 8]
 
 
-@looked_at(b"tile/gate")
+@looked_at(b"wide/480/gate")
 def test_a_picture_that_cannot_be_made_is_told_of_and_the_next_is_made(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from pipeline.flow.transport import Publisher
 from pipeline.serve.pictures import CREDITS, PACKET_CREDITS, Gallery, Viewer
 from tests.kit.harness import wait_until
 
-GATE, YARD = b"tile/gate", b"full/yard"
+GATE, YARD = b"wide/480/gate", b"full/yard"
 PACKETS, LINES = b"packets/gate", b"frame/gate"
 DRAWN, HEAT = b"drawn/gate", b"heat/gate/person"
 
@@ -90,14 +90,14 @@ def test_each_gets_what_it_looks_at_and_words_go_to_all_who_hear(endpoint: str) 
         """A picture without the overlay, as it comes."""
         _, line, captured, jpeg = picture(topic, seq)
         decoder.send([topic, captured, jpeg])
-        publisher.send([b"frame/" + topic.partition(b"/")[2], line, captured])
+        publisher.send([b"frame/" + topic.rpartition(b"/")[2], line, captured])
 
     async def story(gallery: Gallery) -> None:
         gate, yard, image = gallery.enter([GATE]), gallery.enter([YARD]), gallery.enter([YARD], credits=None)
         await until(lambda: publisher.subscriptions() >= {b"frame/gate", b"frame/yard", b"signal/"})
         await until(lambda: decoder.subscriptions() >= {GATE, YARD})
         publish(GATE, 1)
-        publish(b"tile/gate2", 1)  # begins as the one that is looked at does
+        publish(b"wide/480/gate2", 1)  # begins as the one that is looked at does
         publish(YARD, 2)
         publisher.send([b"signal/yard", b'{"kind":"signal"}'])
         signal = (None, [b'{"kind":"signal"}'])

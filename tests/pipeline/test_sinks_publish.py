@@ -68,7 +68,7 @@ def opened(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 WIDTHS = {
-    b"tile/gate": 480,
+    b"wide/480/gate": 480,
     b"wide/1/gate": 1,
     b"wide/481/gate": 481,
     b"wide/960/gate": 960,

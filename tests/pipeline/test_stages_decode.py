@@ -332,14 +332,14 @@ def test_the_page_has_its_pictures_from_the_decoder_and_nothing_in_full_size_goe
             page.bind(f"{bench.endpoints}/{SHOWN}")
             wait_until(lambda: len(decoding.frames()) > 3, what="frames")
             assert not page.poll(100) and not any(frame.header.watched for frame in decoding.frames())
-            page.subscribe(b"tile/door")
+            page.subscribe(b"wide/480/door")
             captured = []
             for _ in range(5):
                 assert page.poll(20_000), "no picture came"
                 topic, moment, jpeg = page.recv_multipart()
-                assert topic == b"tile/door" and jpeg.startswith(b"\xff\xd8")
+                assert topic == b"wide/480/door" and jpeg.startswith(b"\xff\xd8")
                 captured.append(int(moment))
-            page.unsubscribe(b"tile/door")
+            page.unsubscribe(b"wide/480/door")
             wait_until(lambda: not decoding.frames()[-1].header.watched, what="nobody who looks")
     headers = {frame.header.captured_ns: frame.header for frame in decoding.frames()}
     assert all(headers[moment].watched for moment in captured)

@@ -137,7 +137,7 @@ def test_a_viewer_is_sent_what_it_looks_at_as_fast_as_it_shows_it(page: Page) ->
             view = json.loads((await websocket.receive(timeout=30)).data)
             assert view["type"] == "view" and str(view["you"]) in view["viewers"]
             assert await has_silence(websocket, 1.0)  # it looks at nothing yet
-            await websocket.send_json({"type": "look", "pictures": {"gate": "tile"}})
+            await websocket.send_json({"type": "look", "pictures": {"gate": 300}})
             first, second = await next_picture(websocket), await next_picture(websocket)
             assert first["source"] == second["source"] == "gate" and first["seq"] < second["seq"]
             assert await has_silence(websocket, 1.0)  # for nothing of it was shown
@@ -297,7 +297,7 @@ def test_the_run_ends_cleanly_with_one_who_looks(page: Page) -> None:
 
     async def story() -> int | None:
         async with ClientSession() as client, client.ws_connect(f"{page.url}/live") as websocket:
-            await websocket.send_json({"type": "look", "pictures": {"gate": "tile"}})
+            await websocket.send_json({"type": "look", "pictures": {"gate": 300}})
             await next_picture(websocket)
             page.run.process.send_signal(signal.SIGINT)
             while (await websocket.receive(timeout=60)).type in (WSMsgType.TEXT, WSMsgType.BINARY):

@@ -249,9 +249,8 @@ class Page {
 
   /** Nothing while nobody can see it; else what is on the screen. */
   #look() {
-    const tiles = () => this.grid.visible().map((sourceId) => [sourceId, "tile"]);
     const large = () => (this.#large.packets.flows ? [] : [[this.#large.sourceId, this.#large.width]]);
-    const pictures = document.hidden ? [] : this.#large ? large() : tiles();
+    const pictures = document.hidden ? [] : this.#large ? large() : this.grid.visible();
     const heatClass = document.hidden ? "" : this.#large?.heatClass;
     const heat = heatClass ? [[this.#large.sourceId, heatClass]] : [];
     const packets = !document.hidden && this.#large?.packets.isWanted ? [this.#large.sourceId] : [];

@@ -40,8 +40,8 @@ export class Connection {
   }
 
   /**
-   * What is wanted from now on: pictures, a Map of "tile" or a width by source; of which class the heat map, by source;
-   * and the packets and results of sources. Told again after a return.
+   * What is wanted from now on: pictures, a Map of widths in device pixels by source; of which class the heat map, by
+   * source; and the packets and results of sources. Told again after a return.
    */
   look(pictures, heat = new Map(), packets = []) {
     [this.#pictures, this.#heat, this.#packets] = [new Map(pictures), new Map(heat), packets];

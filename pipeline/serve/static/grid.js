@@ -9,18 +9,22 @@ const CAPTION = 68;
 // The line of the run, and space around.
 const BELOW = 72;
 const SMALLEST = 260;
+// Device pixels of a picture across: many are on their way at a time.
+const WIDEST_PICTURE = 960;
 const USUAL_ASPECT = 16 / 9;
 
-/** `onVisible()` is told when others are on the screen than before: `visible()`. */
+/** `onVisible()` is told when others are on the screen than before, or of another size: `visible()`. */
 export class Grid {
   #tiles = new Map();
   #visible = new Set();
   #options;
+  #onVisible;
   #states = null;
   #aspect = USUAL_ASPECT;
 
   constructor(options, onVisible, onAdd) {
     this.#options = options;
+    this.#onVisible = onVisible;
     this.list = element("ul", { class: "grid", role: "list", onkeydown: (event) => this.#move(event) });
     const add = element("button", { type: "button", class: "primary", onclick: onAdd }, "Add a source");
     this.empty = element("div", { class: "nothing", hidden: true }, element("p"), add);
@@ -29,7 +33,8 @@ export class Grid {
     this.watcher = new IntersectionObserver(
       (entries) => {
         for (const { target, isIntersecting } of entries) {
-          if (isIntersecting) this.#visible.add(target.sourceId);
+          // Word of one that is gone may be on its way still.
+          if (isIntersecting && this.#tiles.has(target.sourceId)) this.#visible.add(target.sourceId);
           else this.#visible.delete(target.sourceId);
         }
         onVisible();
@@ -39,8 +44,10 @@ export class Grid {
     window.addEventListener("resize", () => this.#arrange());
   }
 
+  /** Sources that are on the screen, each with the width its picture is wanted in: [sourceId, width]. */
   visible() {
-    return [...this.#visible];
+    const width = (sourceId) => Math.min(WIDEST_PICTURE, this.#tiles.get(sourceId).screen.picture.width);
+    return [...this.#visible].map((sourceId) => [sourceId, width(sourceId)]);
   }
 
   tile(sourceId) {
@@ -77,6 +84,7 @@ export class Grid {
 
   #add(sourceId) {
     const tile = new Tile(sourceId, this.#options);
+    tile.screen.picture.onSize = this.#onVisible;
     this.#tiles.set(sourceId, tile);
     this.list.append(tile.node);
     this.watcher.observe(tile.node);
