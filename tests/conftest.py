@@ -48,12 +48,15 @@ def no_run_outlives_its_test() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """torch on one thread: two that wait for each other on a busy machine take thirty times as long."""
+    """torch on one thread, here and in processes: two that wait for each other on a busy machine take many times as
+    long."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(before)
 
 

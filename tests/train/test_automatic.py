@@ -23,6 +23,8 @@ from train.pace import Pace
 from train.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings
 from train.split import ENOUGH, split_off
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 
 

@@ -24,6 +24,8 @@ from train.recipe import Recipe
 from train.run import Run
 from train.team import join
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MINI = ROOT / "tests" / "data" / "bccd_mini"
 RECIPE = ROOT / "configs" / "train_smoke.yaml"
 TINY = ("model.input_size=64x64", "loop.pictures=0", "schedule.kind=step", "schedule.drops=[]", "loop.loaders=0")
@@ -100,7 +102,9 @@ def test_eight_images_are_learnt_by_heart_and_the_result_runs_in_the_pipeline(tm
     [((), 1), (("model.weight_norm=true", "optimiser.guard=true"), 1), (("model.weight_norm=true",), 3)],
     ids=["plain", "as on folders", "in rounds"],
 )
-def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, more, rounds) -> None:
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, more, rounds) -> None:
+    if not more:
+        monkeypatch.delenv("OMP_NUM_THREADS")  # and on all threads there are
     settings = (
         *TINY,
         *more,
@@ -165,8 +169,7 @@ def test_two_processes_make_the_steps_of_one_with_twice_the_batch(tmp_path) -> N
     assert train(one, *settings, "loop.batch=4").returncode == 0
     line = command(two, *settings, "loop.batch=2")[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(torchrun, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
+    done = subprocess.run(torchrun, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     for alone, together in zip(rows(one), rows(two), strict=True):
         for name in ("loss", "hm", "wh"):

@@ -34,7 +34,7 @@ def test_a_public_checkpoint_runs_end_to_end(arch, tmp_path) -> None:
 
 def people(score: float, *options, folder) -> list[list[list[float]]]:
     """The boxes in each of the first frames."""
-    options = ("--max-frames", 8, "--classes", "person", "--score", score, *options)
+    options = ("--max-frames", 8, "--classes", "person", "--score", score, "--engine", "eager", *options)
     done = run_here(CLIP, *options, "--jsonl", folder / "o.jsonl")
     assert done.returncode == 0, done.stderr
     return [[thing["box_xyxy"] for thing in line["objects"]] for line in json_lines(folder / "o.jsonl")]
@@ -52,7 +52,7 @@ def iou(a, b) -> float:
 )
 def test_boxes_find_their_place_from_an_input_of_another_size(size, tmp_path) -> None:
     sure = people(0.6, folder=tmp_path)
-    others = people(0.3, "--input", size, "--engine", "eager", folder=tmp_path)
+    others = people(0.3, "--input", size, folder=tmp_path)
     found = [max((iou(a, b) for b in seen), default=0) for boxes, seen in zip(sure, others, strict=True) for a in boxes]
     assert len(found) > 15
     assert sum(value > 0.75 for value in found) > 0.9 * len(found), sorted(found)
