@@ -280,11 +280,14 @@ def test_its_process_is_started_anew_and_the_run_does_not_notice(page: Page) -> 
     assert {name: pid for name, pid in after.items() if name != "serve"} == {
         name: pid for name, pid in before.items() if name != "serve"
     }
-    assert page.get("/sources/door.jpg").status == 200
-    os.kill(after["deliver"], signal.SIGKILL)  # who publishes
-    wait_until(lambda: worker_pids(page.run.process.pid).get("deliver") not in (None, after["deliver"]))
-    wait_until(lambda: page.get("/sources/door.jpg").status == 200)
-    wait_until(lambda: restarts(page) == {"serve": 1, "deliver": 1}, what="a view that tells of both")
+    assert page.get("/sources/gate.jpg").status == page.get("/sources/gate.jpg?overlay=0").status == 200
+    for lost in ("deliver", "decode:gate"):  # who publish: the one with the overlay, the other without
+        os.kill(after[lost], signal.SIGKILL)
+        wait_until(lambda lost=lost: worker_pids(page.run.process.pid).get(lost) not in (None, after[lost]))
+        for picture in ("gate.jpg", "gate.jpg?overlay=0"):
+            wait_until(lambda picture=picture: page.get(f"/sources/{picture}").status == 200)
+    once = {"serve": 1, "deliver": 1, "decode:gate": 1}
+    wait_until(lambda: restarts(page) == once, what="a view that tells of all")
 
 
 def restarts(page: Page) -> dict[str, int]:
