@@ -20,15 +20,13 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from configs.uri import Uri, shown
 from pipeline.addresses import MqttOptions, Place, read, topic_prefix
 from pipeline.errors import UsageError
 from pipeline.flow.messages import SignalChange
 from pipeline.flow.results import FrameResult
 from pipeline.sinks import Image, Sink, Target, homeassistant
-from pipeline.sinks.network import ANSWER_SECONDS, AwayError, NetworkSink, is_due, why
+from pipeline.sinks.network import ANSWER_SECONDS, AwayError, NetworkSink, decode_whose, is_due, why
 from pipeline.sinks.spool import Batch
 
 if TYPE_CHECKING:
@@ -55,13 +53,6 @@ def check_library() -> None:
         import paho.mqtt.client  # noqa: F401
     except ImportError:
         raise UsageError("mqtt:// and mqtts:// need paho-mqtt; run `pip install 'centerstream[mqtt]'`") from None
-
-
-class _Whose(msgspec.Struct):
-    """Of a line, what its topic is made of."""
-
-    source: str
-    kind: str
 
 
 class _Flying:
@@ -305,7 +296,7 @@ class _Talk:
 
     def _message(self, batch: Batch) -> tuple[str, bytes]:
         (line,) = batch.lines
-        whose = msgspec.json.decode(line, type=_Whose)
+        whose = decode_whose(line)
         payload = line[:-1] + b',"repeated":true}' if batch.repeated else line
         return self._sink.topic(whose.source, whose.kind), payload
 

@@ -9,10 +9,13 @@ import threading
 import time
 from typing import Generic
 
+import msgspec
+
 from configs.uri import shown_text
 from pipeline.addresses import FrameOptions, O, Place
 from pipeline.backoff import Backoff
 from pipeline.errors import place_of
+from pipeline.flow.fates import LOST
 from pipeline.flow.messages import SignalChange
 from pipeline.flow.results import FrameResult
 from pipeline.sinks import Image, Sink, Target
@@ -31,6 +34,17 @@ class AwayError(Exception):
     def __init__(self, why: str, after_seconds: float = 0.0) -> None:
         super().__init__(why)
         self.after_seconds = after_seconds
+
+
+class Whose(msgspec.Struct, frozen=True):
+    """Of a line: what it is of."""
+
+    kind: str
+    source: str
+    seq: int
+
+
+decode_whose = msgspec.json.Decoder(Whose).decode
 
 
 class Picked:
@@ -67,6 +81,8 @@ class NetworkSink(Sink, Generic[O]):
         """`name`: of the spool's folder; no secret."""
         self.place, self._warn = place, target.warn
         self.spool = Spool(target.spool, name, place.identity)
+        last_line = self.spool.last_line if target.goes_on else b""
+        self._before = decode_whose(last_line) if last_line else None
         self._picked = Picked(place.options)
         self.sent = self._refused = 0
         self._well_since: float | None = None
@@ -77,9 +93,13 @@ class NetworkSink(Sink, Generic[O]):
     # -- the output's thread
 
     def write(self, frame: FrameResult, image_bgr: Image | None = None) -> None:
-        if self._picked.takes(frame):
+        if not self._was_told_of(frame) and self._picked.takes(frame):
             self._put(frame_line(frame))
         self._tell()
+
+    def _was_told_of(self, frame: FrameResult) -> bool:
+        """Whether an earlier process had put its line here, and was lost before it said so: one line is enough."""
+        return frame.dropped == LOST["deliver"] and Whose("frame", frame.source_id, frame.seq) == self._before
 
     def record(self, signal: SignalChange) -> None:
         self._put(signal_line(signal))

@@ -65,8 +65,9 @@ class Batch:
 class Spool:
     """One thread appends, another takes and confirms.
 
-    token   names this spool and no other that was or will be, also after a restart
-    lost    lines that were given up because too many waited
+    token      names this spool and no other that was or will be, also after a restart
+    last_line  that an earlier process put here; empty where nothing of it is left
+    lost       lines that were given up because too many waited
     """
 
     def __init__(self, settings: SpoolSettings, name: str, identity: str) -> None:
@@ -84,6 +85,7 @@ class Spool:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder, self._descriptor, self._place = _enter(root, name, identity)
             self._segments = deque(_segments(self.folder))
+            self.last_line = _last_line(self._segments[-1].path) if self._segments else b""
         except OSError as error:
             what = shown_text(settings.folder) if settings.folder else "the cache"
             raise OutputError(f"cannot spool in {what}: {error.strerror}; set deliver.spool.folder") from error
@@ -269,6 +271,11 @@ def _digest(token: str, identity: str) -> str:
 def _write_place(descriptor: int, place: _Place) -> None:
     """In one call, and always as long: it is whole whenever this process is killed."""
     os.pwrite(descriptor, msgspec.json.encode(place).ljust(_PLACE_BYTES), 0)
+
+
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return deque(file, 1).pop().removesuffix(b"\n")
 
 
 def _segments(folder: Path) -> list[_Segment]:

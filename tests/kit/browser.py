@@ -202,6 +202,6 @@ def visiting(
     try:
         yield visit
         assert page.evaluate("window.violations") == []
-        assert visit.complaints == []
+        assert not visit.complaints, visit.complaints
     finally:
         context.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flow.fates import NEWER
+from pipeline.flow.fates import LOST, NEWER
 from pipeline.flow.messages import SignalChange
 from pipeline.settings import SpoolSettings
 from pipeline.sinks import Sink, Target, webhook
@@ -32,9 +32,9 @@ def at() -> Iterator[Hook]:
         yield made
 
 
-def open_at(url: str, folder: Path, warn: Warned | None = None, megabytes: float = 8.0) -> Sink:
+def open_at(url: str, folder: Path, warn: Warned | None = None, megabytes: float = 8.0, goes_on: bool = False) -> Sink:
     spool = SpoolSettings(folder=str(folder / "spool"), megabytes=megabytes)
-    return webhook.open_sink(Target(url, spool=spool, warn=warn or Warned()))
+    return webhook.open_sink(Target(url, goes_on=goes_on, spool=spool, warn=warn or Warned()))
 
 
 def write(sink: Sink, *seqs: int) -> None:
@@ -193,6 +193,26 @@ def test_a_process_that_is_killed_leaves_what_waits_to_the_next(at, tmp_path) ->
     again = [post for post in at.posts if post["id"] == at.posts[0]["id"]]
     assert len(again) == 2 and again[1]["repeated"] and again[0]["lines"] == again[1]["lines"]
     assert all(post["repeated"] is False for post in at.posts if post["lines"][0]["seq"] >= 50)
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["the same run", "the next run"])
+def test_a_frame_of_a_process_that_was_lost_before_it_told_of_it_has_one_line(at, tmp_path, goes_on: bool) -> None:
+    """It had put the line there; that the frame was lost with it is what the next process is told."""
+    with wire_to(at.port) as wire:
+        url = f"http://127.0.0.1:{wire.port}/#gather=0&frames=all"
+        wire.cut()
+        killed_after(url, tmp_path, 0, 8, lambda: True)
+        wire.heal()
+        sink = open_at(url, tmp_path, goes_on=goes_on)
+        for source_id, seq in (("door", 7), ("door", 6), ("yard", 7), ("door", 8)):
+            sink.write(result(source_id=source_id, seq=seq, seconds=seq / 10, dropped=LOST["deliver"]))
+        sink.write(result(seq=7, seconds=0.7, dropped=NEWER))
+        wait_until(lambda: sink.spool.waiting == 0, 60, "all")
+        sink.close()
+    told = [(line["source"], line["seq"], line["status"]) for post in at.posts for line in post["lines"]]
+    assert told[:8] == [("door", seq, "ok") for seq in range(8)]
+    lost = [("door", 7), ("door", 6), ("yard", 7), ("door", 8), ("door", 7)]
+    assert told[8:] == [(*frame, "dropped") for frame in (lost[1:] if goes_on else lost)]
 
 
 def test_where_too_much_waits_the_oldest_is_given_up_and_counted(at, tmp_path) -> None:

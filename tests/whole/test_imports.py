@@ -84,7 +84,7 @@ ALLOWED = [
     ("pipeline.sinks.spool", {"configs.folders", *SINK}),
     ("pipeline.sinks.mqtt", {"pipeline.addresses", "paho", *SINK}),
     ("pipeline.sinks.webhook", {"pipeline.addresses", *SINK}),
-    ("pipeline.sinks.network", {"pipeline.addresses", *SINK}),
+    ("pipeline.sinks.network", {"pipeline.addresses", "pipeline.flow.fates", *SINK}),
     ("pipeline.sinks", SINK),
     ("pipeline.outputs", {"pipeline.errors", "pipeline.kinds", "pipeline.sinks", FLOW}),
     # the stages, none of which knows another, or who runs it
