@@ -57,6 +57,10 @@ def wait_for_state(visit: Visit, source_id: str, state: str) -> None:
     visit.tile(source_id).and_(visit.page.locator(f"[data-state={state}]")).wait_for()
 
 
+# Of a server that has gone, or has just come and does not know the run yet.
+AWAY = "net::ERR_|WebSocket connection|status of 503"
+
+
 def forgive(visit: Visit, pattern: str) -> None:
     """What is refused, or cannot be reached, is also a line on the browser's console."""
     visit.page.wait_for_timeout(20)  # for what is still on its way from there
@@ -283,7 +287,7 @@ def test_packets_come_again_after_a_process_was_lost(page: Page, visit: Visit, s
     visit.wait_for_path(picture, "webcodecs")
     visit.wait_for_picture(picture, after=visit.wait_for_picture(picture))
     wait_until(lambda: settled(visit)[-1] == {} and visit.packets_looked[-1] == ["gate"], what="a page without JPEGs")
-    forgive(visit, "ERR_CONNECTION|ERR_EMPTY|WebSocket connection")
+    forgive(visit, AWAY)
 
 
 def test_only_what_is_on_the_screen_is_looked_at(browser: Any, page: Page) -> None:
@@ -651,7 +655,7 @@ def test_the_page_comes_back_by_itself(page: Page, visit: Visit) -> None:
     visit.page.get_by_text("No connection to the run since").wait_for(state="hidden")
     visit.wait_for_picture(picture, after=seq)
     assert visit.looked[-1].keys() >= {"pattern"}
-    forgive(visit, "ERR_CONNECTION|ERR_EMPTY|WebSocket connection")
+    forgive(visit, AWAY)
 
 
 # -- what the files hold
