@@ -84,8 +84,7 @@ class Spool:
             root = Path(settings.folder) if settings.folder else cache_dir() / "spool"
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder, self._descriptor, self._place = _enter(root, name, identity)
-            self._segments = deque(_segments(self.folder))
-            self.last_line = _last_line(self._segments[-1].path) if self._segments else b""
+            self._segments, self.last_line = _segments(self.folder)
         except OSError as error:
             what = shown_text(settings.folder) if settings.folder else "the cache"
             raise OutputError(f"cannot spool in {what}: {error.strerror}; set deliver.spool.folder") from error
@@ -273,21 +272,19 @@ def _write_place(descriptor: int, place: _Place) -> None:
     os.pwrite(descriptor, msgspec.json.encode(place).ljust(_PLACE_BYTES), 0)
 
 
-def _last_line(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return deque(file, 1).pop().removesuffix(b"\n")
-
-
-def _segments(folder: Path) -> list[_Segment]:
-    """Those that an earlier process left, whole lines only."""
-    found = []
+def _segments(folder: Path) -> tuple[deque[_Segment], bytes]:
+    """Those that an earlier process left, whole lines only, and the last line of all."""
+    found: deque[_Segment] = deque()
+    line = b""
     for path in sorted(folder.glob("lines.*"), key=lambda path: int(path.suffix[1:])):
         LineFile(str(path), goes_on=True).close()
-        first, size_bytes = int(path.suffix[1:]), path.stat().st_size
+        first, lines, size_bytes = int(path.suffix[1:]), 0, 0
         with path.open("rb") as file:
-            lines = sum(1 for _ in file)
+            for line in file:
+                lines += 1
+                size_bytes += len(line)
         if lines:
             found.append(_Segment(path, first, first + lines, size_bytes))
         else:
             path.unlink()
-    return found
+    return found, line.removesuffix(b"\n")

@@ -39,8 +39,7 @@ class PixelConverter:
         width, height = turned(frame.width, frame.height, rotation_degrees)
         if out_hwc.shape != (height, width, 3):
             raise ValueError(f"a turned frame of {width}x{height} needs ({height}, {width}, 3), got {out_hwc.shape}")
-        bgr = _convert(self._to_bgr, frame, frame.width, frame.height, "bgr24", COLOUR_ONLY)
-        out_hwc[:] = _turn(_pixels(bgr), rotation_degrees)
+        out_hwc[:] = self.picture_bgr(frame, rotation_degrees, width)
 
     def picture_bgr(self, frame: VideoFrame, rotation_degrees: int, most_width: int) -> NDArray[np.uint8]:
         """The frame, turned clockwise, at most so many pixels wide: (h, w, 3), valid until the next call."""

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,13 @@ def picture(number: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]
 def assert_shows(image: NDArray[np.uint8], number: int) -> None:
     """H.264 keeps flat colours to a few levels; a wrong matrix or range would be off by tens."""
     assert np.abs(image[0, 0].astype(int) - COLOURS_BGR[number % len(COLOURS_BGR)]).max() <= 6
+
+
+def opened(jpeg: bytes) -> NDArray[np.uint8]:
+    """Its pixels, BGR."""
+    image_bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image_bgr is not None, "this is no JPEG"
+    return image_bgr.astype(np.uint8, copy=False)
 
 
 def write_video(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 import av
-import cv2
 import numpy as np
 import pytest
 import zmq
@@ -15,7 +14,7 @@ from pipeline.jpeg import encode_jpeg
 from pipeline.onlooker import LEAST_APART_NS, MOST_PER_SECOND, PageOnlooker
 from pipeline.sources import CodedPacket
 from tests.kit.harness import wait_until
-from tests.kit.media import red_corner
+from tests.kit.media import opened, red_corner
 
 CORNER = av.VideoFrame.from_ndarray(red_corner(1280, 720), "rgb24").reformat(format="yuv420p")
 CORNER.colorspace = 5  # BT.601, which it was made by: untagged it would be taken for BT.709
@@ -85,10 +84,8 @@ def looked_at(*topics: bytes) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", [topics], indirect=True)
 
 
-def opened(jpeg: bytes) -> np.ndarray:
-    image_bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert image_bgr is not None
-    return image_bgr[..., ::-1]
+def opened_rgb(jpeg: bytes) -> np.ndarray:
+    return opened(jpeg)[..., ::-1]
 
 
 @looked_at()
@@ -117,11 +114,11 @@ WIDTHS = {b"wide/480/gate": 480, b"wide/1/gate": 1, b"wide/961/gate": 961, b"wid
 def test_a_picture_is_at_most_so_wide_as_it_is_asked_for(page: Page) -> None:
     assert page.onlooker.wants_pictures()
     came = page.sees(CORNER, len(WIDTHS))
-    shapes = {topic: opened(jpeg).shape for topic, jpeg in came.items()}
+    shapes = {topic: opened_rgb(jpeg).shape for topic, jpeg in came.items()}
     assert shapes == {topic: (max(1, round(width * 720 / 1280)), width, 3) for topic, width in WIDTHS.items()}
     assert came[b"wide/9999/gate"] == came[b"full/gate"]
     for topic in came.keys() - {b"wide/1/gate"}:
-        image_rgb = opened(came[topic])
+        image_rgb = opened_rgb(came[topic])
         height, width = image_rgb.shape[:2]
         assert np.abs(image_rgb.astype(int) - red_corner(width, height)).mean() < 2, topic
 
@@ -131,11 +128,11 @@ def test_a_picture_is_at_most_so_wide_as_it_is_asked_for(page: Page) -> None:
 def test_a_turned_frame_is_upright(page: Page, degrees: int) -> None:
     stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(red_corner(960, 640), degrees // 90)), "rgb24")
     came = page.sees(stored, 2, degrees)
-    assert {topic: opened(jpeg).shape for topic, jpeg in came.items()} == {
+    assert {topic: opened_rgb(jpeg).shape for topic, jpeg in came.items()} == {
         b"full/gate": (640, 960, 3), b"wide/480/gate": (320, 480, 3)
     }  # fmt: skip
     for jpeg in came.values():
-        image_rgb = opened(jpeg)
+        image_rgb = opened_rgb(jpeg)
         height, width = image_rgb.shape[:2]
         assert np.abs(image_rgb.astype(int) - red_corner(width, height)).mean() < 3
 
@@ -160,8 +157,8 @@ SIZES = {(7, 5): (7, 5), (5, 7): (5, 7), (1, 1): (1, 1), (2, 65_600): (1, 32_800
 def test_a_frame_of_any_size_is_shown(page: Page, size: tuple[int, int]) -> None:
     width, height = size
     (jpeg,) = page.sees(av.VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), "rgb24"), 1).values()
-    assert opened(jpeg).shape[1::-1] == SIZES[size]
-    assert np.abs(opened(jpeg).astype(int) - 90).max() <= 3
+    assert opened_rgb(jpeg).shape[1::-1] == SIZES[size]
+    assert np.abs(opened_rgb(jpeg).astype(int) - 90).max() <= 3
 
 
 @looked_at(b"wide/480/gate")

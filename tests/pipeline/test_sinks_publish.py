@@ -16,6 +16,7 @@ from pipeline.flow.topics import granted, picture_wanted, wishes_of
 from pipeline.sinks import Target
 from pipeline.sinks.publish import open_sink, shrunk
 from tests.kit.harness import wait_until
+from tests.kit.media import opened
 from tests.kit.results import result
 
 SHADES = np.add.outer(np.arange(720), np.arange(1280))
@@ -59,12 +60,6 @@ def looker(request: pytest.FixtureRequest) -> Iterator[Looker]:
     looker = Looker(*request.param)
     yield looker
     looker.close()
-
-
-def opened(jpeg: bytes) -> NDArray[np.uint8]:
-    image_bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert image_bgr is not None
-    return image_bgr.astype(np.uint8, copy=False)
 
 
 WIDTHS = {
